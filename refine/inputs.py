@@ -1,0 +1,168 @@
+"""What to refine and where it goes: images from files, folders and patterns, their masks by stem, their results' names.
+
+Only names are looked at here; no file is opened.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from glob import glob, has_magic
+from pathlib import Path
+
+from refine.errors import InputError
+
+IMAGE_SUFFIXES = frozenset({".bmp", ".jp2", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".vrt", ".webp"})
+MASK_SUFFIXES = IMAGE_SUFFIXES | {".npy"}
+RESULT_SUFFIXES = frozenset({".png", ".tif", ".tiff"})
+_RESULT = "_mask"
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One image to refine: its first mask, or None for one by a network, and where the result goes."""
+
+    image: Path
+    mask: Path | None
+    out: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """Where results go: one file, one folder, or (neither) beside each image."""
+
+    file: Path | None = None
+    folder: Path | None = None
+
+
+def find_images(given: Sequence[str]) -> tuple[Path, ...]:
+    """Images named by files, folders (not searched deeper) and patterns, in that order, each once.
+
+    A file named outright is taken as it is. In folders and patterns hidden files and files that are no images by their
+    suffix are passed over, and so is an earlier result, `<stem>_mask.*` beside an image `<stem>.*`.
+    Raises InputError where nothing is found.
+    """
+    images: dict[Path, None] = {}
+    for name in given:
+        images.update(dict.fromkeys(_find(name)))
+    return tuple(images)
+
+
+def match_masks(images: Sequence[Path], mask: Path | None) -> tuple[Path | None, ...]:
+    """The first mask of every image: the file, for one image, or the file of the same stem in the folder.
+
+    Raises InputError where there is none, or more than one.
+    """
+    if mask is None:
+        return (None,) * len(images)
+    if not mask.exists():
+        raise InputError(f"--mask {mask} does not exist")
+    if not mask.is_dir():
+        if len(images) > 1:
+            raise InputError(f"--mask {mask}: one file for {len(images)} images; give a folder of masks by stem")
+        return (mask,)
+    by_stem: dict[str, list[Path]] = {}
+    for path in sorted(mask.iterdir()):
+        if path.suffix.lower() in MASK_SUFFIXES and not path.name.startswith("."):
+            by_stem.setdefault(path.stem, []).append(path)
+    return tuple(_mask_of(image, mask, by_stem.get(image.stem, [])) for image in images)
+
+
+def read_destination(out: str | None, *, given: Sequence[str], images: Sequence[Path]) -> Destination:
+    """Whether `--out` is a file or a folder: a folder if it is one, ends in `/`, or there are several images."""
+    if out is None:
+        return Destination()
+    path = Path(out)
+    ends_in_separator = out.endswith(("/", os.sep))
+    # One image that a folder happened to hold: `--out results` means a folder then, too.
+    from_folder = any(Path(name).is_dir() for name in given) and path.suffix.lower() not in RESULT_SUFFIXES
+    if path.is_dir() or ends_in_separator or len(images) > 1 or from_folder:
+        if path.exists() and not path.is_dir():
+            raise InputError(f"--out {out} is a file, but {len(images)} images need a folder")
+        return Destination(folder=path)
+    if path.suffix.lower() not in RESULT_SUFFIXES:
+        raise InputError(f"--out {out}: end it in .tif, .tiff or .png, or in / for a folder")
+    return Destination(file=path)
+
+
+def name_result(image: Path, destination: Destination, suffix: str) -> Path:
+    """Where the result of `image` goes: by its stem, with `_mask` where it lies beside the image."""
+    if destination.file is not None:
+        return destination.file
+    folder = image.parent if destination.folder is None else destination.folder
+    shares = folder.resolve() == image.parent.resolve()
+    return folder / f"{image.stem}{_RESULT if shares else ''}{suffix}"
+
+
+def make_jobs(
+    given: Sequence[str], *, mask: Path | None, out: str | None, suffix_of: Callable[[Path], str]
+) -> tuple[Job, ...]:
+    """All that is to be done; `suffix_of` gives the suffix of an image's result.
+
+    Raises InputError where two images would share a result, or a result would replace an image or a mask.
+    """
+    images = find_images(given)
+    masks = match_masks(images, mask)
+    destination = read_destination(out, given=given, images=images)
+    if destination.file is None:
+        _refuse_equal_stems(images, destination)
+    jobs = tuple(
+        Job(image, first, name_result(image, destination, suffix_of(image)))
+        for image, first in zip(images, masks, strict=True)
+    )
+    sources = {path.resolve() for job in jobs for path in (job.image, job.mask) if path is not None}
+    for job in jobs:
+        if job.out.resolve() in sources:
+            raise InputError(f"{job.out} is an image or mask of this run and would be replaced; give another --out")
+    return jobs
+
+
+def _find(name: str) -> tuple[Path, ...]:
+    path = Path(name)
+    if path.is_dir():
+        found = tuple(sorted(entry for entry in path.iterdir() if _is_fresh_image(entry)))
+        if not found:
+            raise InputError(f"--image {name}: no image in this folder")
+        return found
+    if path.exists():
+        return (path,)
+    if has_magic(name):
+        found = tuple(sorted(entry for entry in map(Path, glob(name, recursive=True)) if _is_fresh_image(entry)))
+        if not found:
+            raise InputError(f"--image {name}: no image matches this pattern")
+        return found
+    raise InputError(f"--image {name} does not exist")
+
+
+def _is_fresh_image(path: Path) -> bool:
+    if path.name.startswith(".") or path.suffix.lower() not in IMAGE_SUFFIXES or not path.is_file():
+        return False
+    if not path.stem.endswith(_RESULT):
+        return True
+    source = path.stem.removesuffix(_RESULT)
+    return not any(path.with_name(source + suffix).exists() for suffix in _suffixes_in_both_cases())
+
+
+def _suffixes_in_both_cases() -> tuple[str, ...]:
+    return tuple(sorted(IMAGE_SUFFIXES | {suffix.upper() for suffix in IMAGE_SUFFIXES}))
+
+
+def _mask_of(image: Path, folder: Path, candidates: Sequence[Path]) -> Path:
+    # Images and masks may share a folder, as photo.jpg and photo.png.
+    others = [path for path in candidates if path.resolve() != image.resolve()]
+    if not others:
+        raise InputError(f"{image}: no mask of the stem {image.stem!r} in {folder}")
+    if len(others) > 1:
+        raise InputError(f"{image}: {folder} holds {others[0].name} and {others[1].name}; keep one of them")
+    return others[0]
+
+
+def _refuse_equal_stems(images: Sequence[Path], destination: Destination) -> None:
+    first: dict[tuple[Path, str], Path] = {}
+    for image in images:
+        folder = image.parent if destination.folder is None else destination.folder
+        # Case is folded, because some file systems do.
+        other = first.setdefault((folder.resolve(), image.stem.casefold()), image)
+        if other is not image:
+            raise InputError(f"{other} and {image} have the same stem and would share one result; refine them apart")

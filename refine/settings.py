@@ -1,0 +1,123 @@
+"""The options of `refine infer` as one frozen value, checked where it is made; the command and Python share it."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from refine.errors import InputError
+
+_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
+_SIZE = re.compile(r"(\d+(?:\.\d*)?|\.\d+)\s*([kmgt]?i?)b?", re.IGNORECASE)
+
+
+def parse_size(text: str) -> int:
+    """Bytes in a size such as `2GiB`, `1.5 GB`, `512MiB` or `800000000`; rounded down to whole bytes.
+
+    Units are powers of 1000 (kB, MB, GB, TB) or of 1024 (KiB, MiB, GiB, TiB), in any case. Raises InputError.
+    """
+    match = _SIZE.fullmatch(text.strip())
+    unit = _UNITS.get(match[2].lower()) if match else None
+    if match is None or unit is None:
+        raise InputError(f"{text!r} is not a size in bytes; write it like 2GiB, 1.5GiB or 512MiB")
+    return int(float(match[1]) * unit)
+
+
+def _size(value: object) -> object:
+    return parse_size(value) if isinstance(value, str) else value
+
+
+def _path(value: object) -> object:
+    return Path(value) if isinstance(value, str) else value
+
+
+def _tuple(value: object) -> object:
+    return tuple(value) if isinstance(value, list) else value
+
+
+Size = Annotated[int, BeforeValidator(_size)]
+FilePath = Annotated[Path, BeforeValidator(_path)]
+
+
+class Settings(BaseModel):
+    """How to refine: the options of `refine infer` under their names, without the paths of one run.
+
+    Equal settings give the command's bytes. Lengths are pixels of the image. Raises InputError, naming the option as it
+    is typed, for a value out of its range; sizes may be written as the command takes them (`max_memory="1.5GiB"`).
+    """
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+
+    align: Literal["fit", "stretch"] = Field(
+        "fit", description="fit: the mask covers the image at one scale; stretch: it may be stretched to it"
+    )
+    reach: float | None = Field(
+        None, ge=1, description="how far the mask may be wrong, in the image's pixels; found from the mask if not given"
+    )
+    coarse: Literal["mos_l", "isnet"] | None = Field(
+        None, description="network that makes the first mask where none is given; mos_l if not said"
+    )
+    coarse_checkpoint: FilePath | None = Field(
+        None, description="weights of the coarse network; the shipped ones if not given"
+    )
+    checkpoint: FilePath | None = Field(
+        None, description="weights of the refining network; the shipped ones if not given"
+    )
+    tile: int = Field(224, ge=96, description="side of a window; a multiple of the network's stride")
+    overlap: int = Field(64, ge=0, description="pixels that neighbouring windows share")
+    select: Literal["boundary", "all"] = Field("boundary", description="run the windows along the outline, or all")
+    bands: Annotated[tuple[int, ...], BeforeValidator(_tuple)] | None = Field(
+        None, description="bands of the raster taken as RGB, counted from 1: one or three"
+    )
+    range: Annotated[tuple[float, ...], BeforeValidator(_tuple)] | None = Field(
+        None, description="values taken as black and white; percentiles 0.5 and 99.5 if not given, and 8 bit as it is"
+    )
+    max_memory: Size = Field(4 * 2**30, gt=0, description="bytes that the whole process may take")
+    batch: Literal["auto"] | Annotated[int, Field(ge=1)] = Field("auto", description="windows per network call")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: CUDA where there is one")
+    binary: bool = Field(False, description="write 0 and 255 instead of a soft 8-bit mask")
+    threshold: float = Field(0.5, gt=0, lt=1, description="foreground is what lies above it; for binary masks")
+    roi: Annotated[tuple[int, ...], BeforeValidator(_tuple)] | None = Field(
+        None, description="row, col, height, width: write this part only"
+    )
+    overwrite: bool = Field(False, description="replace an existing output")
+
+    def __init__(self, **values: object) -> None:
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            raise InputError(_all_problems(error)) from error
+
+    @model_validator(mode="after")
+    def _fit_together(self) -> Settings:
+        if self.overlap >= self.tile:
+            raise ValueError(
+                f"--overlap {self.overlap} is not smaller than --tile {self.tile}; try --overlap {self.tile // 4}"
+            )
+        if self.bands is not None and (len(self.bands) not in (1, 3) or min(self.bands) < 1):
+            raise ValueError(f"--bands {_listed(self.bands)}: give one band or three, counted from 1")
+        if self.range is not None and (len(self.range) != 2 or not self.range[0] < self.range[1]):
+            raise ValueError(f"--range {_listed(self.range)}: give two values, the first below the second")
+        if self.roi is not None and (len(self.roi) != 4 or min(self.roi[:2]) < 0 or min(self.roi[2:]) < 1):
+            raise ValueError(f"--roi {_listed(self.roi)}: give row,col,height,width, a part inside the image")
+        return self
+
+
+def _all_problems(error: ValidationError) -> str:
+    """Every problem in one line, each with its option as the command names it."""
+    return "; ".join(_problem(str(entry["loc"][0]) if entry["loc"] else "", entry["msg"], entry["input"])
+                     for entry in error.errors(include_url=False))
+
+
+def _problem(name: str, message: str, value: object) -> str:
+    message = message.removeprefix("Value error, ")
+    if not name:
+        return message
+    return f"--{name.replace('_', '-')}: {message[:1].lower()}{message[1:]}, got {value!r}"
+
+
+def _listed(values: tuple[float, ...]) -> str:
+    return ",".join(f"{value:g}" for value in values)
