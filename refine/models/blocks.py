@@ -1,0 +1,120 @@
+"""Parts that several networks share: resizing, pyramid pooling, the coarse mask as logit, the weight of points."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from math import ceil, floor
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+COARSE_EPSILON = 0.01
+"""A coarse mask is clipped this far from 0 and 1 before its logit is taken: +-4.595."""
+
+POINT_RAMP = (0.1, 0.4)
+"""Uncertainty at which the point head starts to count, and at which it counts fully."""
+
+REACH_SCALE = 4.0
+"""The reach plane is log2(reach) / 4: one pixel is 0, sixteen pixels are 1."""
+
+
+def resize(x: Tensor, height: int, width: int) -> Tensor:
+    """(B, C, h, w) to (B, C, height, width), bilinear, pixel centres aligned."""
+    if x.shape[-2:] == (height, width):
+        return x
+    return F.interpolate(x, size=(height, width), mode="bilinear", align_corners=False)
+
+
+def conv_bn_relu(in_channels: int, out_channels: int, kernel: int = 3, *, bias: bool = False) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(in_channels, out_channels, kernel, padding=kernel // 2, bias=bias),
+        nn.BatchNorm2d(out_channels),
+        nn.ReLU(inplace=True),
+    )
+
+
+class PyramidPooling(nn.Module):
+    """Pooling to 1, 2, 3 and 6 cells a side, a 1x1 convolution each, enlarged again beside the input (PSPNet, 1612.01105).
+
+    `branch_channels` = `in_channels` is the MeticulousNet reproduction; a quarter of it is the original PSPNet.
+    (B, in_channels, h, w) gives (B, out_channels, h, w).
+    """
+
+    bins = (1, 2, 3, 6)
+
+    def __init__(self, in_channels: int, branch_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.branches = nn.ModuleList(nn.Conv2d(in_channels, branch_channels, 1, bias=False) for _ in self.bins)
+        total = in_channels + branch_channels * len(self.bins)
+        self.bottleneck = conv_bn_relu(total, out_channels, 1, bias=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        height, width = x.shape[-2:]
+        parts = [x]
+        for bins, branch in zip(self.bins, self.branches, strict=True):
+            pooled = _along_axes(x, pooling_matrix(height, bins), pooling_matrix(width, bins))  # (B, C, bins, bins)
+            up = _along_axes(branch(pooled), enlarging_matrix(bins, height), enlarging_matrix(bins, width))
+            parts.append(up)
+        pooled_features: Tensor = self.bottleneck(torch.cat(parts, dim=1))
+        return pooled_features
+
+
+def _along_axes(x: Tensor, rows: Tensor, cols: Tensor) -> Tensor:
+    rows, cols = rows.to(x), cols.to(x)
+    return rows @ x @ cols.transpose(0, 1)
+
+
+@lru_cache(maxsize=64)
+def pooling_matrix(length: int, bins: int) -> Tensor:
+    """(bins, length); cell i is the mean of pixels floor(i n / b) to ceil((i + 1) n / b), as `adaptive_avg_pool2d` cuts."""
+    matrix = torch.zeros(bins, length)
+    for i in range(bins):
+        start, stop = floor(i * length / bins), ceil((i + 1) * length / bins)
+        matrix[i, start:stop] = 1 / (stop - start)
+    return matrix
+
+
+@lru_cache(maxsize=64)
+def enlarging_matrix(length: int, target: int) -> Tensor:
+    """(target, length); bilinear, pixel centres aligned. A constant matrix exports to every runtime, odd cells too."""
+    eye = torch.eye(length)[None, None]  # (1, 1, length, length)
+    return resize(eye, target, length)[0, 0]
+
+
+def coarse_logit(coarse: Tensor) -> Tensor:
+    """Logit of a coarse mask in 0..1, finite for a hard one."""
+    return torch.logit(coarse.float().clamp(COARSE_EPSILON, 1 - COARSE_EPSILON))
+
+
+def uncertainty(logit: Tensor) -> Tensor:
+    """How much a pixel may gain from the point head: 1 on an outline, however hard, and 0 where the mask is flat.
+
+    `1 - 2 |p - 0.5|` alone ties all pixels of a hard mask, so the range of p in a 5 x 5 window is added.
+    """
+    p = torch.sigmoid(logit)
+    highest = F.max_pool2d(p, 5, stride=1, padding=2)
+    lowest = -F.max_pool2d(-p, 5, stride=1, padding=2)
+    return 1 - 2 * (p - 0.5).abs() + (highest - lowest)
+
+
+def soft_point_weight(logit: Tensor) -> Tensor:
+    """Weight 0..1 of the point head, continuous in the logit, so that rounding cannot swap points."""
+    low, high = POINT_RAMP
+    return ((uncertainty(logit) - low) / (high - low)).clamp(0, 1)
+
+
+def mask_planes(image: Tensor, coarse: Tensor, reach: Tensor | None) -> Tensor:
+    """What a refining network reads: RGB, `2 coarse - 1`, and with `reach` (B,) in pixels its constant plane."""
+    planes = [image, (2 * coarse - 1).to(image)]
+    if reach is not None:
+        plane = (torch.log2(reach.float()) / REACH_SCALE).to(image).view(-1, 1, 1, 1)
+        planes.append(plane.expand(-1, 1, *image.shape[-2:]))
+    return torch.cat(planes, dim=1)  # (B, 4 or 5, H, W)
+
+
+def correction_of(logit: Tensor, coarse: Tensor, *, residual: bool) -> Tensor:
+    """Refined minus coarse mask, (B, 1, H, W) float32; exactly 0 where a residual network changed nothing."""
+    refined = torch.sigmoid(logit.float())
+    before = torch.sigmoid(coarse_logit(coarse)) if residual else coarse.float()
+    return refined - before

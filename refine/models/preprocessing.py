@@ -1,0 +1,35 @@
+"""What a network expects of the pixels it is given; it travels in the checkpoint, so that the two cannot be mismatched."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Triple = tuple[float, float, float]
+
+
+class Preprocessing(BaseModel):
+    """Size and scaling of a network's input: `(value / 255 - mean) / std`, channels in RGB order.
+
+    `height` and `width` are the size the whole image is brought to (area-averaged, aspect not kept), or None
+    for a network that sees windows of the image as they are.
+    """
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+
+    height: int | None = Field(None, ge=1)
+    width: int | None = Field(None, ge=1)
+    mean: Triple = (0.5, 0.5, 0.5)
+    std: Triple = (0.5, 0.5, 0.5)
+    channel_order: Literal["rgb"] = "rgb"
+
+    def normalise(self, image: Tensor) -> Tensor:
+        """`image` (B, H, W, 3) uint8 as (B, 3, H, W) float32 in the network's own scale, channels last in memory."""
+        unit = image.permute(0, 3, 1, 2).float() / 255  # (B, 3, H, W)
+        mean = unit.new_tensor(self.mean).view(1, 3, 1, 1)
+        std = unit.new_tensor(self.std).view(1, 3, 1, 1)
+        return (unit - mean) / std

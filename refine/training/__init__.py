@@ -1,0 +1,1 @@
+"""Training MOS_L and MOS_H from a JSON config, with exact resume."""

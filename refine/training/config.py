@@ -1,0 +1,204 @@
+"""The JSON config of a training run: one frozen model per section, unknown keys refused, every problem named at once."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from refine.errors import ConfigError
+
+Kind = Literal["exact", "reduce", "contour", "morph", "reduce+contour", "warp", "structure", "model", "cascade"]
+Architecture = Literal["mos_l", "mos_h", "mos_l_lite", "mos_h_lite"]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+
+
+class Data(Section):
+    """One source of image/mask pairs: a folder of `<set>/<id>.jpg` + `.png`, or tar shards of the same layout."""
+
+    name: str = Field(pattern=r"^[\w.-]+$")
+    path: str = Field(description="a folder, a .tar, or a pattern like train-*.tar")
+    sets: list[str] = Field(default=[], description="only these first-level folders; empty: all")
+    exact: list[str] = Field(default=[], description="sets whose masks are exact to a part of a pixel")
+    weights: dict[str, float] = Field(default={}, description="how often a set is drawn, against 1 for each image")
+    predictions: str | None = Field(None, description="folder of <set>/<id>.png: real coarse masks for kind 'model'")
+
+
+class Perturb(Section):
+    """Shares of the kinds of damage done to the truth (meticulousnet.md 5.2); they are normalised to sum to one."""
+
+    kinds: dict[Kind, float] = {
+        "exact": 0.10, "reduce": 0.20, "contour": 0.25, "morph": 0.15, "reduce+contour": 0.10,
+        "warp": 0.10, "structure": 0.05, "model": 0.05, "cascade": 0.0,
+    }  # fmt: skip
+    late_kinds: dict[Kind, float] = Field(default={}, description="shares from `late_from` on; empty: no change")
+    late_from: float = Field(0.3, ge=0, le=1, description="share of the schedule after which `late_kinds` count")
+    reduce_max: float = Field(16, gt=1.5, le=64, description="largest factor of kind 'reduce'")
+    hard: float = Field(0.5, ge=0, le=1, description="share of perturbed masks that are cut at 0.5")
+
+    @model_validator(mode="after")
+    def _some_kind(self) -> Perturb:
+        for name in ("kinds", "late_kinds"):
+            shares = getattr(self, name)
+            if any(v < 0 for v in shares.values()) or (shares and sum(shares.values()) <= 0):
+                raise ValueError(f"{name}: shares must not be negative and need a positive sum")
+        return self
+
+
+class Augment(Section):
+    """What is done to image and truth together, and to the image alone."""
+
+    scale: tuple[float, float] = Field((0.25, 4.0), description="log-uniform scale of a window's source")
+    whole: float = Field(0.15, ge=0, le=1, description="share of windows that hold the whole image")
+    near_contour: float = Field(0.85, ge=0, le=1, description="share of windows centred within 64 px of an outline")
+    jitter: tuple[float, float, float, float] = (0.2, 0.2, 0.2, 0.05)
+    grey: float = Field(0.05, ge=0, le=1)
+    jpeg: float = Field(0.5, ge=0, le=1, description="share of images compressed again, quality 40 to 95")
+    rotate_degrees: float = Field(0.0, ge=0, le=180, description="whole images are turned by up to this much")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Augment:
+        if not 0 < self.scale[0] <= self.scale[1]:
+            raise ValueError(f"scale: must be 0 < low <= high, got {list(self.scale)}")
+        return self
+
+
+class Model(Section):
+    architecture: Architecture
+    size: int = Field(ge=32, description="side of a training input: 224 windows for MOS_H, 336 whole images for MOS_L")
+    options: dict[str, object] = Field(default={}, description="fields of the network's own config")
+    encoder_weights: str | None = Field(None, description="safetensors or .pth file in timm's names; none: random")
+    init: str | None = Field(None, description="checkpoint of the same architecture to start from")
+
+    @property
+    def takes_mask(self) -> bool:
+        return self.architecture.startswith("mos_h")
+
+
+class Terms(Section):
+    """Weights of one output's losses."""
+
+    bce: float = Field(0.0, ge=0)
+    l1: float = Field(0.0, ge=0)
+    l2: float = Field(0.0, ge=0)
+    sobel: float = Field(0.0, ge=0)
+    iou: float = Field(0.0, ge=0)
+
+
+class Loss(Section):
+    """`outputs` maps the start of an output's name ("s8", "final") to its terms; the longest match counts."""
+
+    outputs: dict[str, Terms] = Field(min_length=1)
+    identity: float = Field(0.0, ge=0, description="mean |change of the logit| where the coarse mask is right")
+
+
+class Schedule(Section):
+    steps: int = Field(gt=0, description="optimizer steps, not epochs")
+    batch: int = Field(gt=0, description="samples an optimizer step")
+    accumulate: int = Field(1, ge=1, description="parts a batch is cut into, for small devices")
+    warmup_steps: int = Field(1000, ge=0)
+    final_share: float = Field(0.01, ge=0, le=1, description="the cosine ends at this share of the peak rate")
+
+    @model_validator(mode="after")
+    def _divides(self) -> Schedule:
+        if self.batch % self.accumulate:
+            raise ValueError(f"accumulate: {self.accumulate} does not divide batch {self.batch}")
+        return self
+
+
+class Optim(Section):
+    rate: float = Field(3e-4, gt=0, description="peak learning rate of the decoder")
+    encoder_rate: float = Field(1e-4, ge=0)
+    betas: tuple[float, float] = (0.9, 0.999)
+    weight_decay: float = Field(1e-4, ge=0)
+    clip_norm: float = Field(1.0, gt=0)
+    ema: float = Field(0.999, ge=0, lt=1)
+    freeze_encoder_norm: bool = Field(False, description="encoder BatchNorm stays as loaded: for small batches")
+
+
+class Validation(Section):
+    held_out: str | None = Field(None, description="csv of set,id that never train")
+    every: int = Field(0, ge=0, description="steps between validations; 0: never")
+    images: int = Field(24, ge=1, description="at most this many, spread over the held-out list")
+
+
+class Checkpointing(Section):
+    every: int = Field(500, ge=1, description="steps between states")
+    log_every: int = Field(50, ge=1)
+    licence: str = "unstated"
+
+
+class TrainingConfig(Section):
+    """The whole file."""
+
+    about: str = ""
+    seed: int = Field(0, ge=0)
+    data: list[Data] = Field(min_length=1)
+    perturb: Perturb = Perturb()
+    augment: Augment = Augment()
+    model: Model
+    loss: Loss
+    schedule: Schedule
+    optim: Optim = Optim()
+    validation: Validation = Validation()
+    checkpoint: Checkpointing = Checkpointing()
+
+    @model_validator(mode="after")
+    def _names_differ(self) -> TrainingConfig:
+        names = [data.name for data in self.data]
+        if len(set(names)) < len(names):
+            raise ValueError(f"data: names must differ, got {names}")
+        return self
+
+    @model_validator(mode="after")
+    def _size_fits(self) -> TrainingConfig:
+        stride = 16 if self.model.architecture.endswith("_lite") else 8
+        if self.model.size % stride:
+            raise ValueError(f"model.size: must be a multiple of {stride}, got {self.model.size}")
+        return self
+
+
+def load_config(path: Path, data_paths: dict[str, str] | None = None) -> TrainingConfig:
+    """The config in `path`; `data_paths` replaces the paths of named data sections.
+
+    Raises ConfigError that lists every problem of the file, each with its place, on one line.
+    """
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such config") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read: {error}") from None
+    except json.JSONDecodeError as error:
+        raise ConfigError(f"{path}: not JSON: {error}") from None
+    return parse_config(raw, str(path), data_paths)
+
+
+def parse_config(raw: object, where: str, data_paths: dict[str, str] | None = None) -> TrainingConfig:
+    try:
+        config = TrainingConfig.model_validate_json(json.dumps(raw))
+    except ValidationError as error:
+        problems = "; ".join(_problem(detail) for detail in error.errors())
+        raise ConfigError(f"{where}: {problems}") from None
+    known = {data.name for data in config.data}
+    unknown = sorted(set(data_paths or {}) - known)
+    if unknown:
+        raise ConfigError(f"--data {unknown[0]}: the config has no data of that name; it has {sorted(known)}")
+    data = [d.model_copy(update={"path": (data_paths or {}).get(d.name, d.path)}) for d in config.data]
+    return config.model_copy(update={"data": data})
+
+
+def _problem(detail: object) -> str:
+    assert isinstance(detail, dict)
+    place = ".".join(str(part) for part in detail["loc"]) or "config"
+    if detail["type"] == "extra_forbidden":
+        return f"{place}: unknown key"
+    message = str(detail["msg"]).removeprefix("Value error, ")
+    given = detail.get("input")
+    shown = f", got {given!r}" if isinstance(given, str | int | float | bool) else ""
+    return f"{place}: {message}{shown}"

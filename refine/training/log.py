@@ -1,0 +1,62 @@
+"""What a run writes down: one JSON line per entry, and TensorBoard events where that package is installed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from refine.models.preprocessing import Preprocessing
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
+
+PICTURES = 8
+
+
+class Log:
+    """Scalars and sample pictures of a run, in `folder`."""
+
+    def __init__(self, folder: Path) -> None:
+        self._lines = (folder / "log.jsonl").open("a", encoding="utf-8")
+        self._events = _event_writer(folder / "events")
+        self.has_events = self._events is not None
+
+    def scalars(self, group: str, values: Mapping[str, float], step: int) -> None:
+        self._lines.write(json.dumps({"group": group, "step": step, **values}) + "\n")
+        self._lines.flush()
+        if self._events:
+            for name, value in values.items():
+                self._events.add_scalar(f"{group}/{name}", value, step)
+
+    @torch.no_grad()
+    def pictures(self, batch: Mapping[str, Tensor], ema: nn.Module, preprocessing: Preprocessing, step: int) -> None:
+        """Image, coarse mask, result and truth of the batch's first samples, side by side."""
+        if not self._events:
+            return
+        device = next(ema.parameters()).device
+        few = {name: tensor[:PICTURES].to(device) for name, tensor in batch.items()}
+        coarse = few["coarse"][:, None] if "coarse" in few else None
+        logit = ema(preprocessing.normalise(few["image"]), coarse, few.get("reach"))["final"]
+        masks = [coarse] if coarse is not None else []
+        masks += [torch.sigmoid(logit), few["truth"][:, None]]
+        columns = [few["image"].permute(0, 3, 1, 2) / 255, *(mask.expand(-1, 3, -1, -1) for mask in masks)]
+        sheet = torch.cat(columns, dim=3).flatten(0, 0)  # (B, 3, H, n W)
+        self._events.add_image("samples", torch.cat(list(sheet), dim=1).cpu(), step)
+
+    def close(self) -> None:
+        self._lines.close()
+        if self._events:
+            self._events.close()
+
+
+def _event_writer(folder: Path) -> SummaryWriter | None:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        return None
+    return SummaryWriter(str(folder))

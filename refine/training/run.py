@@ -1,0 +1,214 @@
+"""A training run as a folder: begin, resume, stop, extend; what `train.py` calls."""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+
+import torch
+from pydantic import JsonValue
+from torch import nn
+
+from refine import __version__
+from refine.errors import ConfigError, InputError
+from refine.models.checkpoint import load_model, read_encoder_weights, save_checkpoint
+from refine.models.metadata import FORMAT, Metadata, sha256
+from refine.models.preprocessing import Preprocessing
+from refine.models.registry import build_model, default_preprocessing, full_config
+from refine.training.config import TrainingConfig
+from refine.training.data import load_pairs, read_held_out
+from refine.training.log import Log
+from refine.training.loop import Machine, Validator, dump, new_run, train
+from refine.training.samples import WholeImageSamples, WindowSamples
+from refine.training.state import load_state, newest_readable, read_state, states
+
+NEWEST = Path("newest")
+"""`resume=NEWEST` takes the newest readable state of the run's folder."""
+
+
+def run_training(
+    config: TrainingConfig,
+    folder: Path,
+    *,
+    device: str = "auto",
+    precision: str = "auto",
+    workers: int = 1,
+    resume: Path | None = None,
+    extend: int | None = None,
+    stop_after_minutes: float | None = None,
+    make_validator: Callable[[Preprocessing], Validator] | None = None,
+) -> bool:
+    """Train as `config` says in `folder`; True when the schedule was finished, False when stopped before.
+
+    `resume` continues from a state (NEWEST: of this folder), whose config must be the same but for `extend`, a larger
+    number of steps. On SIGTERM, SIGINT and after `stop_after_minutes` the state is saved and the call returns.
+
+    Raises InputError if the folder holds a run and `resume` is None; ConfigError if the config differs.
+    """
+    if extend is not None:
+        config = config.model_copy(update={"schedule": config.schedule.model_copy(update={"steps": extend})})
+    if resume is None and states(folder):
+        raise InputError(f"{folder}: holds a run already; add --resume to continue it, or give another --run folder")
+    start = None
+    if resume is not None:
+        start = newest_readable(folder) if resume == NEWEST else resume
+        _check_same_config(start, config, may_extend=extend is not None)
+
+    machine = choose_machine(device, precision, workers)
+    model, preprocessing = build_network(config)
+    run = new_run(model, config, machine.device)
+    if start is not None:
+        progress = load_state(start, run.model, run.ema, run.optimizer)
+        run.step, run.best = progress.step, progress.best
+    if run.step >= config.schedule.steps:
+        raise InputError(f"{folder}: the schedule of {config.schedule.steps} steps is finished; add --extend STEPS")
+
+    held_out = read_held_out(_path(config.validation.held_out))
+    pairs = load_pairs(config.data, held_out)
+    late = int(config.perturb.late_from * config.schedule.steps) * config.schedule.batch
+    samples = WindowSamples(pairs, config, first_late=late) if config.model.takes_mask else WholeImageSamples(pairs, config)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_text(json.dumps(dump(config), indent=2) + "\n", encoding="utf-8")
+    validator = make_validator(preprocessing) if make_validator and config.validation.every else None
+
+    def save_best(ema: nn.Module, step: int, scores: dict[str, float]) -> None:
+        release(ema, config, preprocessing, folder / "best.safetensors", step=step, metrics=dict(scores))
+
+    log = Log(folder)
+    try:
+        with _StopRequest(stop_after_minutes) as stop:
+            finished = train(
+                run, samples, config, preprocessing, machine, folder, log,
+                validator=validator, save_best=save_best, should_stop=stop.is_due,
+            )  # fmt: skip
+    finally:
+        log.close()
+    last = folder / "last.safetensors"
+    release(run.ema, config, preprocessing, last, step=run.step, metrics={})
+    return finished
+
+
+def build_network(config: TrainingConfig) -> tuple[nn.Module, Preprocessing]:
+    """The config's network at its start: random, from ImageNet encoder weights, or from a checkpoint."""
+    torch.manual_seed(config.seed)
+    model = build_model(config.model.architecture, config.model.options)
+    preprocessing = default_preprocessing(config.model.architecture, model)
+    if preprocessing.height is not None:
+        side = config.model.size
+        preprocessing = preprocessing.model_copy(update={"height": side, "width": side})
+    if config.model.encoder_weights is not None:
+        encoder = model.get_submodule("encoder")
+        encoder.load_rgb_weights(read_encoder_weights(Path(config.model.encoder_weights)))  # type: ignore[operator]
+    if config.model.init is not None:
+        source, metadata = load_model(config.model.init)
+        if metadata.architecture != config.model.architecture:
+            raise ConfigError(f"model.init: {config.model.init} holds {metadata.architecture}, not {config.model.architecture}")
+        model.load_state_dict(source.state_dict())
+    return model, preprocessing
+
+
+def release(
+    ema: nn.Module,
+    config: TrainingConfig,
+    preprocessing: Preprocessing,
+    path: Path,
+    *,
+    step: int,
+    metrics: dict[str, float],
+) -> None:
+    """Write averaged weights as a checkpoint for inference, with all that its user must know."""
+    weights = config.model.encoder_weights
+    training: dict[str, JsonValue] = {
+        "about": config.about,
+        "config": json.loads(json.dumps(dump(config))),
+        "samples": step * config.schedule.batch,
+        "encoder_weights_sha256": sha256(weights) if weights else None,
+    }
+    metadata = Metadata(
+        format=FORMAT,
+        refine_version=__version__,
+        architecture=config.model.architecture,
+        config=full_config(config.model.architecture, config.model.options).model_dump(mode="json"),
+        preprocessing=preprocessing,
+        training=training,
+        metrics=dict(metrics),
+        licence=config.checkpoint.licence,
+        step=step,
+    )
+    save_checkpoint(path, ema.state_dict(), metadata)
+
+
+def choose_machine(device: str, precision: str, workers: int) -> Machine:
+    """Raises InputError for CUDA where there is none."""
+    if device == "cuda" and not torch.cuda.is_available():
+        raise InputError("--device cuda: torch sees no CUDA device; use --device cpu")
+    name = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    fast = bf16_is_fast(name)
+    return Machine(torch.device(name), fast if precision == "auto" else precision == "bf16", workers)
+
+
+def bf16_is_fast(device: str) -> bool:
+    """Whether bfloat16 has instructions of its own: AVX512-BF16 or AMX on a CPU, Ampere or later on CUDA."""
+    if device == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    capabilities = torch.cpu.get_capabilities()
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+
+
+def _check_same_config(state: Path, config: TrainingConfig, *, may_extend: bool) -> None:
+    """Compare with the config saved in the state, paths of data aside: packs may lie elsewhere on another machine."""
+    saved, wanted = _comparable(read_state(state)[1].config, may_extend), _comparable(dump(config), may_extend)
+    differing = sorted(_differences(saved, wanted))
+    if differing:
+        raise ConfigError(f"{state}: was made with another config ({', '.join(differing)}); use another --run folder")
+
+
+def _comparable(config: dict[str, object], may_extend: bool) -> dict[str, object]:
+    copy = json.loads(json.dumps(config))
+    for section in copy["data"]:
+        section.pop("path")
+    for ignored in ("checkpoint", "validation", "about"):
+        copy.pop(ignored)
+    if may_extend:
+        copy["schedule"].pop("steps")
+    comparable: dict[str, object] = copy
+    return comparable
+
+
+def _differences(a: object, b: object, place: str = "") -> list[str]:
+    if isinstance(a, dict) and isinstance(b, dict):
+        keys = a.keys() | b.keys()
+        return [d for k in keys for d in _differences(a.get(k), b.get(k), f"{place}.{k}" if place else str(k))]
+    return [] if a == b else [place]
+
+
+def _path(text: str | None) -> Path | None:
+    return None if text is None else Path(text)
+
+
+class _StopRequest:
+    """True from the first SIGTERM or Ctrl-C on, or when the time is up; the loop then saves and leaves."""
+
+    def __init__(self, minutes: float | None) -> None:
+        self._deadline = None if minutes is None else time.monotonic() + 60 * minutes
+        self._asked = False
+        self._previous: dict[int, object] = {}
+
+    def is_due(self) -> bool:
+        return self._asked or (self._deadline is not None and time.monotonic() >= self._deadline)
+
+    def __enter__(self) -> _StopRequest:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self._previous[number] = signal.signal(number, self._ask)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)  # type: ignore[arg-type]
+
+    def _ask(self, _number: int, _frame: FrameType | None) -> None:
+        self._asked = True

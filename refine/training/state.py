@@ -1,0 +1,133 @@
+"""All of a run in one safetensors file, written whole or not at all: weights, EMA, optimizer, step, config."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from refine.errors import CheckpointError
+
+FORMAT = 1
+KEPT = 2
+"""States that are kept: the newest, and one before it in case the disk damages a file."""
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Where a run stands. Every random draw follows from the config's seed and `step`, so no generator is stored."""
+
+    step: int
+    best: float | None
+    config: dict[str, object]
+
+
+def save_state(
+    folder: Path, model: nn.Module, ema: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress
+) -> Path:
+    """Write state-<step>.safetensors into `folder` by rename, then drop all but the newest `KEPT`."""
+    tensors = {f"model.{k}": v for k, v in model.state_dict().items()}
+    tensors |= {f"ema.{k}": v for k, v in ema.state_dict().items()}
+    tensors |= {f"optim.{k}": v for k, v in optimizer_tensors(model, optimizer).items()}
+    # Tensors that share memory are refused by the format, so each is stored as a copy of its own.
+    tensors = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
+    metadata = {
+        "format": str(FORMAT),
+        "step": str(progress.step),
+        "best": json.dumps(progress.best),
+        "config": json.dumps(progress.config, sort_keys=True),
+    }
+    path = folder / f"state-{progress.step:08d}.safetensors"
+    hidden = folder / f".{path.name}.part"
+    try:
+        save_file(tensors, hidden, metadata=metadata)
+        _flush(hidden)
+        os.replace(hidden, path)
+        _flush(folder)
+    except (OSError, SafetensorError) as error:
+        hidden.unlink(missing_ok=True)
+        raise CheckpointError(f"{path}: the state was not saved ({error}); the one before it is whole") from None
+    for old in states(folder)[KEPT:]:
+        old.unlink()
+    return path
+
+
+def states(folder: Path) -> list[Path]:
+    """Saved states, newest first."""
+    return sorted(folder.glob("state-*.safetensors"), reverse=True)
+
+
+def load_state(
+    path: Path, model: nn.Module, ema: nn.Module, optimizer: torch.optim.Optimizer
+) -> Progress:
+    """Put the state in `path` back. Raises CheckpointError if the file is damaged or of another network."""
+    tensors, progress = read_state(path)
+    parts: dict[str, dict[str, Tensor]] = {"model": {}, "ema": {}, "optim": {}}
+    for name, tensor in tensors.items():
+        part, _, rest = name.partition(".")
+        parts[part][rest] = tensor
+    try:
+        model.load_state_dict(parts["model"])
+        ema.load_state_dict(parts["ema"])
+    except RuntimeError as error:
+        raise CheckpointError(f"{path}: belongs to another network: {str(error).splitlines()[-1].strip()}") from None
+    restore_optimizer(model, optimizer, parts["optim"])
+    return progress
+
+
+def read_state(path: Path) -> tuple[dict[str, Tensor], Progress]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{path}: not a readable training state: {error}") from None
+    if metadata.get("format") != str(FORMAT) or "step" not in metadata:
+        raise CheckpointError(f"{path}: not a training state of this version (format {metadata.get('format')})")
+    return tensors, Progress(int(metadata["step"]), json.loads(metadata["best"]), json.loads(metadata["config"]))
+
+
+def newest_readable(folder: Path) -> Path:
+    """The newest state that can be read whole; a truncated one is passed over."""
+    problems = []
+    for path in states(folder):
+        try:
+            read_state(path)
+        except CheckpointError as error:
+            problems.append(str(error))
+        else:
+            return path
+    raise CheckpointError(problems[0] if problems else f"{folder}: no saved state to resume from")
+
+
+def optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """Adam's moments and step counts under the names of the parameters they belong to."""
+    named = {}
+    for name, parameter in model.named_parameters():
+        for key, value in optimizer.state.get(parameter, {}).items():
+            named[f"{key}.{name}"] = torch.as_tensor(value)
+    return named
+
+
+def restore_optimizer(model: nn.Module, optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+    parameters = dict(model.named_parameters())
+    for name, tensor in tensors.items():
+        key, _, parameter_name = name.partition(".")
+        parameter = parameters[parameter_name]
+        # Adam keeps its step count on the CPU, its moments beside the parameter.
+        value = tensor if key == "step" else tensor.to(parameter.device)
+        optimizer.state[parameter][key] = value
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
