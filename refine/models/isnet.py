@@ -1,0 +1,168 @@
+"""IS-Net, a coarse network at 1024 x 1024: a U-Net whose every stage is itself a small U-Net.
+
+Highly Accurate Dichotomous Image Segmentation, arXiv 2203.03041; module names are those of the public code
+(xuebinqin/DIS, `ISNetDIS`), so that published weights load with `strict=True`. Two things differ: outputs are logits,
+without the sigmoid, and nothing is stretched to 0..1 afterwards.
+"""
+
+from __future__ import annotations
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from refine.models.preprocessing import Preprocessing
+
+# RGB / 255 - 0.5, the whole image brought to 1024 x 1024 without keeping its aspect (the public code's settings).
+PREPROCESSING = Preprocessing(height=1024, width=1024, mean=(0.5, 0.5, 0.5), std=(1.0, 1.0, 1.0))
+
+
+class ISNetConfig(BaseModel):
+    """IS-Net as published has nothing to choose but its input channels."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+
+    in_channels: int = Field(default=3, ge=1)
+
+
+class ConvBlock(nn.Module):
+    """conv3x3, BatchNorm, ReLU; padding equals dilation, so height and width stay."""
+
+    def __init__(self, in_channels: int, out_channels: int, dilation: int = 1) -> None:
+        super().__init__()
+        self.conv_s1 = nn.Conv2d(in_channels, out_channels, 3, padding=dilation, dilation=dilation)
+        self.bn_s1 = nn.BatchNorm2d(out_channels)
+        self.relu_s1 = nn.ReLU(inplace=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.relu_s1(self.bn_s1(self.conv_s1(x)))
+        return y
+
+
+class PooledU(nn.Module):
+    """RSU-L: x0 + U(x0), where U halves the size L - 2 times and ends in one dilated block (L = `depth`)."""
+
+    def __init__(self, depth: int, in_channels: int, mid_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.depth = depth
+        self.rebnconvin = ConvBlock(in_channels, out_channels)
+        self.add_module("rebnconv1", ConvBlock(out_channels, mid_channels))
+        for level in range(2, depth):
+            self.add_module(f"rebnconv{level}", ConvBlock(mid_channels, mid_channels))
+        self.add_module(f"rebnconv{depth}", ConvBlock(mid_channels, mid_channels, dilation=2))
+        for level in range(depth - 1, 1, -1):
+            self.add_module(f"rebnconv{level}d", ConvBlock(2 * mid_channels, mid_channels))
+        self.add_module("rebnconv1d", ConvBlock(2 * mid_channels, out_channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x0: Tensor = self.rebnconvin(x)
+        skips = [self.get_submodule("rebnconv1")(x0)]
+        for level in range(2, self.depth):
+            skips.append(self.get_submodule(f"rebnconv{level}")(halve(skips[-1])))
+        y: Tensor = self.get_submodule(f"rebnconv{self.depth}")(skips[-1])
+        for level in range(self.depth - 1, 0, -1):
+            skip = skips[level - 1]
+            y = self.get_submodule(f"rebnconv{level}d")(torch.cat([enlarge(y, skip), skip], dim=1))
+        return y + x0
+
+
+class DilatedU(nn.Module):
+    """RSU-4F: the same at one size, dilation 1, 2, 4, 8 in place of pooling."""
+
+    def __init__(self, in_channels: int, mid_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.rebnconvin = ConvBlock(in_channels, out_channels)
+        self.rebnconv1 = ConvBlock(out_channels, mid_channels)
+        self.rebnconv2 = ConvBlock(mid_channels, mid_channels, dilation=2)
+        self.rebnconv3 = ConvBlock(mid_channels, mid_channels, dilation=4)
+        self.rebnconv4 = ConvBlock(mid_channels, mid_channels, dilation=8)
+        self.rebnconv3d = ConvBlock(2 * mid_channels, mid_channels, dilation=4)
+        self.rebnconv2d = ConvBlock(2 * mid_channels, mid_channels, dilation=2)
+        self.rebnconv1d = ConvBlock(2 * mid_channels, out_channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x0: Tensor = self.rebnconvin(x)
+        x1 = self.rebnconv1(x0)
+        x2 = self.rebnconv2(x1)
+        x3 = self.rebnconv3(x2)
+        y: Tensor = self.rebnconv4(x3)
+        y = self.rebnconv3d(torch.cat([y, x3], dim=1))
+        y = self.rebnconv2d(torch.cat([y, x2], dim=1))
+        y = self.rebnconv1d(torch.cat([y, x1], dim=1))
+        return x0 + y
+
+
+class ISNet(nn.Module):
+    """The segmentation network: six stages down, five up, a side output on each of the six sizes.
+
+    `forward` takes a normalised image (B, 3, H, W) and gives logits (B, 1, H, W): "side6" ... "side1" and "final"
+    in training, "final" alone in eval mode. "final" is side output 1; there is no fusion of the sides. `coarse` and
+    `reach` are accepted for the common signature of networks and not used. Any height and width of at least 1 work.
+    """
+
+    stride = 64  # the deepest stage; sizes that are multiples of it pool without rounding
+    takes_mask = False
+
+    def __init__(self, config: ISNetConfig | None = None) -> None:
+        super().__init__()
+        self.config = config or ISNetConfig()
+        self.conv_in = nn.Conv2d(self.config.in_channels, 64, 3, stride=2, padding=1)
+        self.stage1 = PooledU(7, 64, 32, 64)
+        self.stage2 = PooledU(6, 64, 32, 128)
+        self.stage3 = PooledU(5, 128, 64, 256)
+        self.stage4 = PooledU(4, 256, 128, 512)
+        self.stage5 = DilatedU(512, 256, 512)
+        self.stage6 = DilatedU(512, 256, 512)
+        self.stage5d = DilatedU(1024, 256, 512)
+        self.stage4d = PooledU(4, 1024, 128, 256)
+        self.stage3d = PooledU(5, 512, 64, 128)
+        self.stage2d = PooledU(6, 256, 32, 64)
+        self.stage1d = PooledU(7, 128, 16, 64)
+        self.side1 = nn.Conv2d(64, 1, 3, padding=1)
+        self.side2 = nn.Conv2d(64, 1, 3, padding=1)
+        self.side3 = nn.Conv2d(128, 1, 3, padding=1)
+        self.side4 = nn.Conv2d(256, 1, 3, padding=1)
+        self.side5 = nn.Conv2d(512, 1, 3, padding=1)
+        self.side6 = nn.Conv2d(512, 1, 3, padding=1)
+
+    def forward(self, image: Tensor, coarse: Tensor | None = None, reach: Tensor | None = None) -> dict[str, Tensor]:
+        features = self.features(image)
+        if not self.training:
+            return {"final": enlarge(self.side1(features[0]), image)}
+        logits = self.side_logits(features, image)
+        sides = {f"side{6 - i}": logit for i, logit in enumerate(reversed(logits))}
+        return {**sides, "final": logits[0]}
+
+    def features(self, image: Tensor) -> tuple[Tensor, ...]:
+        """Outputs of the six decoder stages, finest first: what a truth encoder's features are compared with.
+
+        Channels 64, 64, 128, 256, 512, 512 at strides 2, 4, 8, 16, 32, 64.
+        """
+        x1 = self.stage1(self.conv_in(image))  # (B, 64, H/2, W/2)
+        x2 = self.stage2(halve(x1))  # (B, 128, H/4, W/4)
+        x3 = self.stage3(halve(x2))  # (B, 256, H/8, W/8)
+        x4 = self.stage4(halve(x3))  # (B, 512, H/16, W/16)
+        x5 = self.stage5(halve(x4))  # (B, 512, H/32, W/32)
+        y6 = self.stage6(halve(x5))  # (B, 512, H/64, W/64)
+        y5 = self.stage5d(torch.cat([enlarge(y6, x5), x5], dim=1))
+        y4 = self.stage4d(torch.cat([enlarge(y5, x4), x4], dim=1))
+        y3 = self.stage3d(torch.cat([enlarge(y4, x3), x3], dim=1))
+        y2 = self.stage2d(torch.cat([enlarge(y3, x2), x2], dim=1))
+        y1 = self.stage1d(torch.cat([enlarge(y2, x1), x1], dim=1))
+        return y1, y2, y3, y4, y5, y6
+
+    def side_logits(self, features: tuple[Tensor, ...], image: Tensor) -> tuple[Tensor, ...]:
+        """The six side outputs at the image's size, finest first, each (B, 1, H, W)."""
+        heads = (self.side1, self.side2, self.side3, self.side4, self.side5, self.side6)
+        return tuple(enlarge(head(feature), image) for head, feature in zip(heads, features, strict=True))
+
+
+def halve(x: Tensor) -> Tensor:
+    """2 x 2 maximum; an odd row or column at the end is kept, as in the public code."""
+    return F.max_pool2d(x, 2, stride=2, ceil_mode=True)
+
+
+def enlarge(x: Tensor, like: Tensor) -> Tensor:
+    """Bilinear to the height and width of `like`, pixel centres aligned."""
+    return F.interpolate(x, size=like.shape[-2:], mode="bilinear", align_corners=False)

@@ -1,0 +1,104 @@
+"""Which networks there are: name, code, role, and what their name fixes of their config."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal, cast
+
+from pydantic import BaseModel, ValidationError
+
+from refine.errors import ConfigError
+from refine.models.preprocessing import Preprocessing
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from refine.models.encoder import Encoder
+
+Role = Literal["coarse", "refiner"]
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """Where a network's code is, and what its name says about it."""
+
+    module: str
+    class_name: str
+    config_name: str
+    role: Role  # a coarse network sees the whole image; a refiner sees windows and a mask
+    side: int  # height and width of what one forward pass sees, as published
+    preset: Mapping[str, object] = field(default_factory=dict)
+
+
+_COARSE: Mapping[str, object] = {"takes_mask": False, "reach_input": False, "output": "direct"}
+
+NETWORKS: Mapping[str, Network] = {
+    "mos_l": Network("meticulousnet", "MeticulousNet", "MeticulousConfig", "coarse", 336, _COARSE),
+    "mos_h": Network("meticulousnet", "MeticulousNet", "MeticulousConfig", "refiner", 224),
+    "mos_l_lite": Network("lite", "LiteNet", "LiteConfig", "coarse", 336, _COARSE),
+    "mos_h_lite": Network("lite", "LiteNet", "LiteConfig", "refiner", 224),
+    "isnet": Network("isnet", "ISNet", "ISNetConfig", "coarse", 1024),
+}
+
+
+def network_names(role: Role | None = None) -> tuple[str, ...]:
+    """Names that `build_model` knows, or those of one role."""
+    return tuple(name for name, network in NETWORKS.items() if role in (None, network.role))
+
+
+def find_network(name: str) -> Network:
+    """What is known of a network; raises ConfigError, with all names, if there is none of this name."""
+    if name not in NETWORKS:
+        raise ConfigError(f"model: there is no network {name!r}; choose from {', '.join(NETWORKS)}")
+    return NETWORKS[name]
+
+
+def full_config(name: str, config: Mapping[str, object] | None = None) -> BaseModel:
+    """The network's complete config: its defaults, what its name fixes, then `config`.
+
+    Raises ConfigError naming every unknown key and every value that does not fit.
+    """
+    network = find_network(name)
+    schema: type[BaseModel] = getattr(_code_of(network), network.config_name)
+    # Through JSON, so that a tuple of Python and a list of a file are the same thing to the strict model.
+    text = json.dumps({**network.preset, **(config or {})})
+    try:
+        chosen = schema.model_validate_json(text)
+    except ValidationError as error:
+        problems = "; ".join(
+            f"model.{'.'.join(str(part) for part in problem['loc'])}: {problem['msg']}" for problem in error.errors()
+        )
+        raise ConfigError(f"{name}: {problems}") from error
+    if getattr(chosen, "takes_mask", False) != (network.role == "refiner"):
+        verb = "takes" if network.role == "refiner" else "does not take"
+        raise ConfigError(f"{name}: model.takes_mask: {name} {verb} a mask; leave the key out")
+    return chosen
+
+
+def build_model(name: str, config: Mapping[str, object] | None = None) -> nn.Module:
+    """A new network with random weights, on the CPU, in training mode. Nothing is downloaded.
+
+    Raises ConfigError for an unknown name, an unknown key, or a value that does not fit.
+    """
+    network = find_network(name)
+    build: type[nn.Module] = getattr(_code_of(network), network.class_name)
+    return build(full_config(name, config))
+
+
+def default_preprocessing(name: str, model: nn.Module) -> Preprocessing:
+    """What a network built by `name` expects when trained from its usual start: its encoder's mean and std."""
+    network = find_network(name)
+    fixed = getattr(_code_of(network), "PREPROCESSING", None)
+    if isinstance(fixed, Preprocessing):
+        return fixed
+    side = network.side if network.role == "coarse" else None
+    encoder = cast("Encoder", model.get_submodule("encoder"))
+    return Preprocessing.model_validate({"height": side, "width": side, "mean": encoder.mean, "std": encoder.std})
+
+
+def _code_of(network: Network) -> object:
+    """The module that holds a network; imported here, since it brings torch and timm with it."""
+    return importlib.import_module(f"refine.models.{network.module}")
