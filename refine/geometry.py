@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
 from math import ceil
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +23,8 @@ RGB = NDArray[np.uint8]
 """(H, W, 3), or (B, H, W, 3) for a batch."""
 
 BoolArray = NDArray[np.bool_]
+
+Pixel = TypeVar("Pixel", bound=np.generic)
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,3 +174,9 @@ class Grid:
         """What the window counts at each of its pixels, (tile, tile)."""
         weight: Mask = np.multiply.outer(self.rows.ramps[row_index], self.cols.ramps[col_index])
         return weight
+
+
+def mirror(pixels: NDArray[Pixel], height: int, width: int) -> NDArray[Pixel]:
+    """`pixels` continued at the bottom and right to (height, width), mirrored with the edge repeated, over and over."""
+    missing = [(0, height - pixels.shape[0]), (0, width - pixels.shape[1])] + [(0, 0)] * (pixels.ndim - 2)
+    return np.pad(pixels, missing, mode="symmetric") if any(after for _, after in missing) else pixels

@@ -1,11 +1,11 @@
-"""Exact enlarging and block means: any crop of a result equals the same crop of the whole, bit for bit.
+"""Exact enlarging and area means of masks: any crop of a result equals the same crop of the whole, bit for bit.
 
-Positions come from global coordinates in whole numbers, so that they do not depend on the crop. Weights are float64 and the
-taps of a pixel are added in a fixed order, rows first, then columns. Along an axis of `length` image pixels, pixel r of a
-level of decimation d covers the image interval [r * d, min((r + 1) * d, length)).
+Positions come from global coordinates in whole numbers, so that they do not depend on the crop. Weights are float64
+and the taps of a pixel are added in a fixed order, rows first, then columns. Along an axis of `length` image pixels,
+pixel r of a level of decimation d covers the image interval [r * d, min((r + 1) * d, length)).
 
-A sum of weights differs from 1 by some 1e-16, so that a uniform neighbourhood gives its own float32 value back: the engine
-fills such areas without computing them.
+A sum of weights differs from 1 by some 1e-16, so that a uniform neighbourhood gives its own float32 value back: the
+engine fills such areas without computing them.
 """
 
 from __future__ import annotations
@@ -15,15 +15,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from refine.geometry import RGB, BoolArray, Mask
+from refine.geometry import Mask
 
-BLOCK_MEAN_BYTES = 32 << 20
-"""Working memory of `block_mean`, which goes by strips of whole blocks."""
+Numbers = NDArray[np.float32] | NDArray[np.float64] | NDArray[np.int16]
 
 
 @dataclass(frozen=True, slots=True)
 class Taps:
-    """Which source pixels make each pixel along one axis: pixel i is the sum of `weights[i, k] * source[first[i] + k]`."""
+    """What makes each pixel along one axis: pixel i is the sum of `weights[i, k] * source[first[i] + k]`."""
 
     first: NDArray[np.int64]  # (n,)
     weights: NDArray[np.float64]  # (n, k); taps beyond the source have weight 0
@@ -53,8 +52,9 @@ class Taps:
 def mask_taps(start: int, stop: int, decimation: int, length: int, source_length: int) -> Taps:
     """How pixels [start, stop) of a level come from a first mask of `source_length` pixels over the same extent.
 
-    A level pixel that covers one mask pixel or less is sampled bilinearly at its centre (pixel centres aligned, clamped at
-    the border); one that covers more is the mean of what it covers, fractions counted. At equal size: the mask itself.
+    A level pixel that covers one mask pixel or less is sampled bilinearly at its centre (pixel centres aligned,
+    clamped at the border); one that covers more is the mean of what it covers, fractions counted. At equal size: the
+    mask itself.
     """
     pixel = np.arange(start, stop, dtype=np.int64)
     low = pixel * decimation * source_length  # in units of 1 / length mask pixels
@@ -77,7 +77,7 @@ def mask_taps(start: int, stop: int, decimation: int, length: int, source_length
 
 
 def level_taps(start: int, stop: int, decimation: int, length: int, coarser: int) -> Taps:
-    """How pixels [start, stop) of a level are sampled bilinearly, at their centres, from the level of decimation `coarser`.
+    """How pixels [start, stop) of a level are sampled bilinearly from the level of decimation `coarser`.
 
     A last pixel of the coarser level that the border cuts counts as whole: its centre keeps the distance of the others.
     """
@@ -95,15 +95,17 @@ def _centre_taps(centre: NDArray[np.int64], unit: int, source_length: int) -> Ta
     return Taps(np.clip(first, 0, source_length - 1), np.stack([1 - share, share], axis=1))
 
 
-def resample(source: NDArray[np.generic], rows: Taps, cols: Taps, origin: tuple[int, int] = (0, 0)) -> Mask:
-    """The pixels that `rows` and `cols` make of `source`, whose first pixel is `origin` of the whole; (n, m) float32."""
+def resample(source: Numbers, rows: Taps, cols: Taps, origin: tuple[int, int] = (0, 0)) -> Mask:
+    """The (n, m) pixels that `rows` and `cols` make of `source`, whose first pixel is `origin` of the whole."""
     if rows.is_identity and cols.is_identity:
         row, col = rows.start - origin[0], cols.start - origin[1]
-        return source[row : row + len(rows.first), col : col + len(cols.first)].astype(np.float32)
-    return _gather(_gather(source, rows, origin[0]).T, cols, origin[1]).T.astype(np.float32)
+        crop: Mask = source[row : row + len(rows.first), col : col + len(cols.first)].astype(np.float32)
+        return crop
+    pixels: Mask = _gather(_gather(source, rows, origin[0]).T, cols, origin[1]).T.astype(np.float32)
+    return pixels
 
 
-def _gather(source: NDArray[np.generic], taps: Taps, origin: int) -> NDArray[np.float64]:
+def _gather(source: Numbers, taps: Taps, origin: int) -> NDArray[np.float64]:
     """Weighted sums of rows of `source`, (n, width), tap by tap."""
     total = np.zeros((len(taps.first), source.shape[1]))
     for tap in range(taps.weights.shape[1]):
@@ -111,33 +113,3 @@ def _gather(source: NDArray[np.generic], taps: Taps, origin: int) -> NDArray[np.
         index = np.clip(taps.first + tap - origin, 0, len(source) - 1)  # taps of weight 0 may lie beyond
         total += weight[:, None] * source[index]
     return total
-
-
-def block_mean(image: RGB, valid: BoolArray | None, decimation: int) -> tuple[RGB, BoolArray | None]:
-    """Means of d x d blocks of an (H, W, 3) image over valid pixels, rounded half up; blocks without any are 0, invalid.
-
-    Whole-number arithmetic, blocks cut at the border; the result is (ceil(H / d), ceil(W / d), 3) and its valid pixels.
-    """
-    height, width = image.shape[:2]
-    starts = np.arange(0, width, decimation)
-    means = np.empty((-(-height // decimation), len(starts), 3), np.uint8)
-    counted = np.empty(means.shape[:2], np.bool_)
-    blocks = max(1, BLOCK_MEAN_BYTES // (decimation * width * 3 * 8))
-    for first in range(0, len(means), blocks):
-        rows = slice(first * decimation, min((first + blocks) * decimation, height))
-        pixels = image[rows].astype(np.int64)
-        weight = np.ones(pixels.shape[:2], np.int64) if valid is None else valid[rows].astype(np.int64)
-        pixels *= weight[:, :, None]
-        tops = np.arange(0, len(pixels), decimation)
-        total = np.add.reduceat(np.add.reduceat(pixels, tops, axis=0), starts, axis=1)
-        count = np.add.reduceat(np.add.reduceat(weight, tops, axis=0), starts, axis=1)
-        divisor = 2 * np.maximum(count, 1)[:, :, None]
-        means[first : first + blocks] = (2 * total + count[:, :, None]) // divisor
-        counted[first : first + blocks] = count > 0
-    return means, None if valid is None else counted
-
-
-def mirror(pixels: NDArray[np.generic], height: int, width: int) -> NDArray[np.generic]:
-    """`pixels` continued at the bottom and right to (height, width), mirrored with the edge repeated, over and over."""
-    missing = [(0, height - pixels.shape[0]), (0, width - pixels.shape[1])] + [(0, 0)] * (pixels.ndim - 2)
-    return np.pad(pixels, missing, mode="symmetric") if any(after for _, after in missing) else pixels

@@ -13,9 +13,9 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from refine.block_means import block_mean
 from refine.errors import InputError
 from refine.geometry import RGB, BoolArray, Mask, Window
-from refine.resample import block_mean
 
 
 class ImageSource(Protocol):
@@ -91,7 +91,8 @@ class Refiner(Protocol):
     def __call__(self, image: RGB, coarse: Mask, reach: float) -> Mask:
         """The correction refined - coarse, (B, T, T) in -1..1, zero exactly where nothing is changed.
 
-        `image` is (B, T, T, 3) uint8, `coarse` (B, T, T) in 0..1; `reach` says how far `coarse` may be wrong, in pixels.
+        `image` is (B, T, T, 3) uint8, `coarse` (B, T, T) in 0..1; `reach` says how far `coarse` may be wrong, in
+        pixels.
         """
         ...
 
@@ -168,7 +169,7 @@ class ArrayMask:
         if mask.dtype.kind in "bf" or (low >= 0 and high <= 1):
             top = 1
         elif mask.dtype in (np.uint8, np.uint16):
-            top = int(np.iinfo(mask.dtype).max)
+            top = 255 if mask.dtype == np.uint8 else 65535
         else:
             raise InputError(f"a mask of {mask.dtype} may hold 0 and 1 only, got {low} to {high}; give uint8 or uint16")
         if not (low >= 0 and high <= top):  # NaN fails both
@@ -195,7 +196,7 @@ class ArrayMask:
 
 
 class ArraySink:
-    """A MaskSink into one (height, width) array of `dtype`, `rows`; 0 where nothing is written or a pixel is invalid."""
+    """A MaskSink into one (height, width) array, `rows`; 0 where nothing is written or a pixel is invalid."""
 
     def __init__(self, height: int, width: int, dtype: type[np.uint8] | type[np.float32] = np.uint8) -> None:
         self.rows = np.zeros((height, width), dtype)

@@ -1,0 +1,127 @@
+"""The levels of the cascade, from sizes and reach alone, and the part of each that a run sweeps.
+
+Levels never depend on ROI, tile or memory. A part is a fixed number of window rows, cut by the grid: a ROI sweeps
+whole parts, so that its batches are those of the whole run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from math import ceil
+
+from refine.geometry import Grid, Level, Window
+from refine.resample import level_taps
+
+PART_WINDOWS = 256
+"""A part has at least this many windows, and at least PART_ROWS rows of them: its last batch may be partly empty."""
+
+PART_ROWS = 4
+
+LEFT_ERROR = 2.0
+"""A level leaves the outline wrong by about this many of its own pixels."""
+
+
+@dataclass(frozen=True)
+class LevelPlan:
+    """How one level is swept."""
+
+    level: Level
+    tile: int
+    overlap: int
+    part_rows: int  # window rows of a part
+    window_rows: tuple[int, int]  # first and one past the last window row that is swept: whole parts
+    rows: tuple[int, int]  # rows that the output or the next level needs
+    is_last: bool
+    on_disk: bool  # its correction waits for the next level in a temporary file
+    overview: int | None  # the overview that the level's image is read from; None: the one sweep makes it
+
+    @cached_property
+    def grid(self) -> Grid:
+        return Grid(self.level.height, self.level.width, self.tile, self.overlap)
+
+    @property
+    def halo(self) -> int:
+        """How far around a window the coarse mask decides whether it is run."""
+        return ceil(self.level.reach) + 1
+
+    @property
+    def windows(self) -> int:
+        """Windows that are swept: the most that can run."""
+        return (self.window_rows[1] - self.window_rows[0]) * len(self.grid.cols.origins)
+
+    @property
+    def store_bytes(self) -> int:
+        """What its correction takes while it waits for the next level; nothing for the last level."""
+        return 0 if self.is_last else (self.rows[1] - self.rows[0]) * self.level.width * 2
+
+
+def choose_reach(
+    height: int, width: int, mask_height: int, mask_width: int, *, is_network_output: bool, ramp: float | None
+) -> float:
+    """How far a first mask may be wrong, in image pixels, at least 1.
+
+    A mask smaller than the image: its pixel, twice that for a network's output. Else the width of its ramp, if that was
+    measured, or for a hard mask 8 px, less in images below 4096 on the long side.
+    """
+    if is_smaller(height, width, mask_height, mask_width):
+        pixel = max(height / mask_height, width / mask_width)
+        return max(1.0, pixel * (2 if is_network_output else 1))
+    if ramp is not None:
+        return max(1.0, ramp)
+    return max(1.0, min(8.0, max(height, width) / 512))
+
+
+def make_levels(height: int, width: int, reach: float) -> tuple[Level, ...]:
+    """The cascade, coarsest first, down to the image itself; a function of sizes and reach alone."""
+    coarsest = max(1, round(reach / 2))
+    count = 0
+    while 4**count < coarsest:
+        count += 1
+    decimations = [round(coarsest ** ((count - index) / count)) for index in range(count)] + [1]
+    levels: list[Level] = []
+    for decimation in decimations:
+        wrong_by = reach if not levels else min(reach, LEFT_ERROR * levels[-1].decimation)
+        rows, cols = -(-height // decimation), -(-width // decimation)
+        levels.append(Level(decimation, rows, cols, max(1.0, wrong_by / decimation)))
+    return tuple(levels)
+
+
+def is_smaller(height: int, width: int, mask_height: int, mask_width: int) -> bool:
+    """By more than a pixel, which is a matter of rounding."""
+    return mask_height < height - 1 or mask_width < width - 1
+
+
+def plan_levels(
+    levels: Sequence[Level], height: int, tile: int, overlap: int, roi: Window | None, overviews: Iterable[int]
+) -> tuple[LevelPlan, ...]:
+    """The levels' sweeps, found from the last one up: each level makes the rows that the next one reads."""
+    steps: list[LevelPlan] = []
+    rows = (0, height) if roi is None else (roi.row, roi.stop_row)
+    for index in range(len(levels) - 1, -1, -1):
+        level = levels[index]
+        grid = Grid(level.height, level.width, tile, overlap)
+        part_rows = max(PART_ROWS, ceil(PART_WINDOWS / len(grid.cols.origins)))
+        first, last = grid.rows.touching(*rows)
+        first = first // part_rows * part_rows
+        last = min(ceil(last / part_rows) * part_rows, len(grid.rows.origins))
+        serving = [factor for factor in overviews if factor > 1 and level.decimation % factor == 0]
+        step = LevelPlan(
+            level=level,
+            tile=tile,
+            overlap=overlap,
+            part_rows=part_rows,
+            window_rows=(first, last),
+            rows=rows,
+            is_last=index == len(levels) - 1,
+            on_disk=False,
+            overview=max(serving, default=None),
+        )
+        steps.insert(0, step)
+        if index > 0:
+            read = Window(grid.rows.origins[first], 0, grid.rows.origins[last - 1] + tile - grid.rows.origins[first], 1)
+            read = read.grow(step.halo).clip(level.height, 1)
+            taps = level_taps(read.row, read.stop_row, level.decimation, height, levels[index - 1].decimation)
+            rows = (max(taps.start - 1, 0), min(taps.stop + 1, levels[index - 1].height))
+    return tuple(steps)

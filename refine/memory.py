@@ -1,0 +1,122 @@
+"""What the plan knows of memory without asking: figures measured by `benchmarks/memory.py`, with a margin.
+
+All are bytes. A network's activations are taken as proportional to the number of pixels of a call, plus a fixed part.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import ceil
+from types import MappingProxyType
+from typing import Protocol
+
+from refine.cascade import LevelPlan
+
+MIB = 1 << 20
+GIB = 1 << 30
+
+MARGIN = 1.15
+"""Measured figures are raised by this: allocators, library versions and machines differ."""
+
+
+class NetworkCost(Protocol):
+    """What a network takes; every Refiner says this of itself."""
+
+    @property
+    def weight_bytes(self) -> int: ...
+
+    def activation_bytes(self, batch: int, tile: int) -> int:
+        """The most it needs beside its weights while it runs `batch` windows of `tile` x `tile`."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class MeasuredCost:
+    """A NetworkCost from measurements: `call_bytes` for any call, and `pixel_bytes` for each pixel of its windows."""
+
+    weight_bytes: int
+    pixel_bytes: float
+    call_bytes: int = 0
+
+    def activation_bytes(self, batch: int, tile: int) -> int:
+        return int(MARGIN * (self.call_bytes + self.pixel_bytes * batch * tile * tile))
+
+
+BASELINE_BYTES: Mapping[str, int] = MappingProxyType({"cpu": int(MARGIN * 760 * MIB), "cuda": int(MARGIN * 1900 * MIB)})
+"""The process with all libraries imported, before a network is loaded; with CUDA its context as well."""
+
+LITE_COST = MeasuredCost(weight_bytes=16 * MIB, pixel_bytes=600.0, call_bytes=8 * MIB)
+"""MOS_H_lite on a CPU in float32."""
+
+OUTPUT_BLOCK = 512
+"""Rows of a block of the output, which is written by whole blocks."""
+
+SMALLEST_CACHE = 16 * MIB
+
+BAND_PIXELS = 1 << 20
+"""Coarse rows are made in bands of at most this many pixels, of the mask or of the level."""
+
+RESAMPLED_PIXEL_BYTES = 32
+"""A band in float32, and in float64 before and after the columns."""
+
+CHUNK_BYTES_PER_COL = 64 * 16
+"""Rows are finished 64 at a time: refined mask, its products and its bytes."""
+
+
+def raster_cache_bytes(height: int, width: int, tile: int, block_height: int | None, pixel_bytes: int) -> int:
+    """A block cache that holds all blocks a row of windows touches, so that none is decoded twice.
+
+    A cache below this costs up to 95 times the time (strips of 64 rows, a cache of 8 MiB). Unknown blocks count as rows
+    of 512.
+    """
+    rows = min(OUTPUT_BLOCK if block_height is None else block_height, height)
+    return max(SMALLEST_CACHE, (-(-tile // rows) + 1) * rows * width * pixel_bytes)
+
+
+def sweep_memory(
+    steps: Sequence[LevelPlan],
+    mask_height: int,
+    mask_width: int,
+    height: int,
+    batch: int,
+    look_ahead: int,
+    *,
+    has_invalid: bool,
+) -> dict[str, int]:
+    """Bytes by use while the level that takes the most is swept, under the names that the plan shows."""
+    candidates = []
+    waiting = 0
+    for index, step in enumerate(steps):
+        kept = 0 if step.on_disk else step.store_bytes
+        mask_row = max(1, ceil(step.level.decimation * mask_height / height)) * mask_width
+        candidates.append(
+            _level_memory(step, batch, look_ahead, has_first=0 < index < len(steps) - 1, has_invalid=has_invalid)
+            | {
+                "resampling": RESAMPLED_PIXEL_BYTES * max(BAND_PIXELS, mask_row, step.level.width),
+                "corrections of levels": waiting + kept,
+            }
+        )
+        waiting = kept
+    return max(candidates, key=lambda memory: sum(memory.values()))
+
+
+def _level_memory(
+    step: LevelPlan, batch: int, look_ahead: int, *, has_first: bool, has_invalid: bool
+) -> dict[str, int]:
+    width, tile = step.level.width, step.tile
+    coarse_row = 4 * width * (2 if has_first else 1)
+    band_row = coarse_row + (width if has_invalid and step.is_last else 0)
+    strip_rows = min(step.level.height, tile + 2 * step.halo)
+    item_rows = min(step.level.height, (step.part_rows - 1) * (tile - step.overlap) + tile)
+    window = tile * tile
+    return {
+        # The old strip, the rows made for the new one, and the new one.
+        "coarse strips": coarse_row * 3 * strip_rows,
+        # A part may hold a single window, and its rows wait for it.
+        "rows in flight": band_row * ((look_ahead + 1) * item_rows + min(tile, step.level.height)),
+        "correction strip": 4 * width * (tile + step.overlap),
+        # Bytes of image and coarse mask, once by themselves and once in the batch; corrections and their products.
+        "windows in flight": window * batch * ((look_ahead + 1) * 2 * (3 + 4) + 4 * 4),
+        "rows being written": width * (CHUNK_BYTES_PER_COL + (2 * OUTPUT_BLOCK if step.is_last else 0)),
+    }

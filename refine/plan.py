@@ -1,0 +1,271 @@
+"""Sizes in, Plan out: levels, grids, parts, batch and memory of a run, decided before the first pixel is read.
+
+No file, no network, no pixel: a plan can be printed, compared, and tested over thousands of cases.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+from math import ceil
+from typing import Literal
+
+from refine.cascade import LevelPlan, choose_reach, is_smaller, make_levels, plan_levels
+from refine.errors import InputError, MemoryBudgetError
+from refine.geometry import Window
+from refine.memory import BASELINE_BYTES, LITE_COST, MIB, NetworkCost, raster_cache_bytes, sweep_memory
+
+Select = Literal["boundary", "all"]
+Device = Literal["cpu", "cuda"]
+
+LOW, HIGH = 0.05, 0.95
+"""A window in which the coarse mask is below LOW, or above HIGH, throughout is certain and not run."""
+
+DEFAULT_BATCH: Mapping[str, int] = {"cpu": 8, "cuda": 64}
+
+MINIMUM_TILE = 96
+"""Below this a window shows too little of the picture to decide anything."""
+
+LEVELS_IN_MEMORY_BYTES = 512 * MIB
+"""Corrections that wait for the next level go to disk beyond this, also where there is no budget."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All that is decided before the first pixel is read; equal sizes and options give equal plans."""
+
+    height: int
+    width: int
+    reach: float
+    levels: tuple[LevelPlan, ...]  # coarsest first
+    tile: int
+    overlap: int
+    select: Select
+    low: float
+    high: float
+    device: Device
+    batch: int  # windows per call of the network
+    batch_sizes: tuple[int, ...]  # shapes of a call, ascending, the last is `batch`
+    look_ahead: int  # batches that are read ahead of the network
+    roi: Window | None  # the part that is written, None for all of it
+    cache_bytes: int  # for GDAL's block cache
+    memory: Mapping[str, int]  # bytes of main memory by use; their sum is the planned peak
+    device_memory: Mapping[str, int]  # the same on a GPU
+    temporary: Mapping[str, int]  # bytes of temporary files by use
+    budget_bytes: int | None
+    notes: tuple[str, ...]  # what was assumed
+
+    @property
+    def planned_peak(self) -> int:
+        """Bytes of main memory that the run takes at most."""
+        return sum(self.memory.values())
+
+    @property
+    def temporary_bytes(self) -> int:
+        """Bytes of temporary files at most."""
+        return sum(self.temporary.values())
+
+    @property
+    def decimations(self) -> tuple[int, ...]:
+        """Levels of the image that must be made readable, coarsest first; 1 is not among them."""
+        return tuple(step.level.decimation for step in self.levels if step.level.decimation > 1)
+
+    @property
+    def output(self) -> Window:
+        """The part that is written."""
+        return self.roi or Window(0, 0, self.height, self.width)
+
+    def describe(self) -> str:
+        """The plan as a table of several lines."""
+        return "\n".join(_described(self))
+
+
+def make_plan(
+    height: int,
+    width: int,
+    *,
+    mask_height: int,
+    mask_width: int,
+    mask_is_network_output: bool = False,
+    mask_ramp: float | None = None,
+    is_hard: bool | None = None,
+    tile: int = 224,
+    overlap: int = 64,
+    reach: float | None = None,
+    select: Select = "boundary",
+    batch: int | None = None,
+    budget_bytes: int | None = None,
+    device: Device = "cpu",
+    roi: Window | None = None,
+    block_height: int | None = None,
+    bands: int = 3,
+    sample_bytes: int = 1,
+    overviews: Sequence[int] = (),
+    mask_block_height: int | None = None,
+    has_invalid: bool = False,
+    stride: int = 1,
+    cost: NetworkCost = LITE_COST,
+    baseline_bytes: int | None = None,
+    minimum_tile: int = MINIMUM_TILE,
+) -> Plan:
+    """The plan of refining a (mask_height, mask_width) mask over the extent of a (height, width) image.
+
+    `mask_ramp` is what `measure_ramp` found, for a soft mask of the image's size; `block_height`, `bands`,
+    `sample_bytes` and `overviews` (factors) describe the file; `stride` and `cost` are the network's. Look-ahead,
+    levels in memory and an automatic batch (None) shrink to fit `budget_bytes`; the values of the result never depend
+    on it, but for the batch.
+
+    Raises InputError for options that do not fit the image or the network, MemoryBudgetError, with the smallest budget
+    that works, if the budget is below it.
+    """
+    _check_options(height, width, tile, overlap, minimum_tile, stride, reach, batch, roi)
+    notes: list[str] = []
+    if reach is None:
+        reach = choose_reach(
+            height, width, mask_height, mask_width, is_network_output=mask_is_network_output, ramp=mask_ramp
+        )
+        if mask_ramp is None and is_hard is not True and not is_smaller(height, width, mask_height, mask_width):
+            notes.append(f"a mask of the image's size is taken as hard, wrong by {reach:g} px; no pixel was read")
+    steps = plan_levels(make_levels(height, width, reach), height, tile, overlap, roi, overviews)
+    cache_bytes = raster_cache_bytes(height, width, tile, block_height, bands * sample_bytes)
+    cache_bytes += raster_cache_bytes(mask_height, mask_width, tile, mask_block_height, 1) if mask_block_height else 0
+    weights = {"network weights": cost.weight_bytes}
+    host = {"interpreter and libraries": BASELINE_BYTES[device] if baseline_bytes is None else baseline_bytes}
+    host |= weights | {"raster cache": cache_bytes}
+    for size, look_ahead, stored in _choices(steps, batch, device):
+        activations = {"network activations": cost.activation_bytes(size, tile)}
+        sweep = sweep_memory(stored, mask_height, mask_width, height, size, look_ahead, has_invalid=has_invalid)
+        memory = host | (activations if device == "cpu" else {}) | sweep
+        if budget_bytes is None or sum(memory.values()) <= budget_bytes:
+            break
+    else:
+        raise MemoryBudgetError(_too_small(height, width, budget_bytes or 0, sum(memory.values())))
+    return Plan(
+        height=height,
+        width=width,
+        reach=reach,
+        levels=stored,
+        tile=tile,
+        overlap=overlap,
+        select=select,
+        low=LOW,
+        high=HIGH,
+        device=device,
+        batch=size,
+        # On a CPU a call costs by its windows, so that the last one of a part is not filled up further than needed.
+        batch_sizes=tuple(sorted(_halvings(size))) if device == "cpu" else (size,),
+        look_ahead=look_ahead,
+        roi=roi,
+        cache_bytes=cache_bytes,
+        memory=memory,
+        device_memory=weights | activations if device == "cuda" else {},
+        temporary=_temporary(stored, has_invalid=has_invalid),
+        budget_bytes=budget_bytes,
+        notes=tuple(notes),
+    )
+
+
+def _choices(
+    steps: tuple[LevelPlan, ...], batch: int | None, device: Device
+) -> Iterator[tuple[int, int, tuple[LevelPlan, ...]]]:
+    """Batch, look-ahead and levels with their place, from what is fastest to what takes the least memory."""
+    largest_part = max(min(step.part_rows, len(step.grid.rows.origins)) * len(step.grid.cols.origins) for step in steps)
+    batches = [batch] if batch is not None else _halvings(min(DEFAULT_BATCH[device], largest_part))
+    in_memory = sum(step.store_bytes for step in steps) <= LEVELS_IN_MEMORY_BYTES
+    on_disk = tuple(replace(step, on_disk=not step.is_last) for step in steps)
+    for size, (look_ahead, stays) in product(batches, ((2, True), (1, True), (1, False), (0, False))):
+        yield size, look_ahead, steps if stays and in_memory else on_disk
+
+
+def _halvings(batch: int) -> list[int]:
+    """`batch` and its halves down to 1, as the powers of two below it."""
+    return [batch] + [1 << power for power in range(batch.bit_length() - 1, -1, -1) if 1 << power < batch]
+
+
+def _temporary(steps: Sequence[LevelPlan], *, has_invalid: bool) -> dict[str, int]:
+    """Bytes of temporary files: the image of the levels that no overview serves, and corrections that go to disk."""
+    channels = 4 if has_invalid else 3
+    image = sum(
+        step.level.height * step.level.width * channels
+        for step in steps
+        if step.level.decimation > 1 and step.overview is None
+    )
+    return {"image levels": image, "corrections": sum(step.store_bytes for step in steps if step.on_disk)}
+
+
+def _too_small(height: int, width: int, budget: int, smallest: int) -> str:
+    mebibytes = ceil(smallest / MIB)
+    return (
+        f"--max-memory {_mebibytes(budget)} is too small for an image of {width} x {height} (width x height); "
+        f"the smallest that works is --max-memory {mebibytes}MiB"
+    )
+
+
+def _check_options(
+    height: int,
+    width: int,
+    tile: int,
+    overlap: int,
+    minimum_tile: int,
+    stride: int,
+    reach: float | None,
+    batch: int | None,
+    roi: Window | None,
+) -> None:
+    if height < 1 or width < 1:
+        raise InputError(f"an image of {width} x {height} (width x height) has no pixels")
+    if tile < minimum_tile:
+        raise InputError(f"--tile {tile} is below {minimum_tile}; try --tile 224")
+    if tile % stride:
+        fits = max(minimum_tile, round(tile / stride) * stride)
+        raise InputError(f"--tile {tile} is not a multiple of the network's stride {stride}; try --tile {fits}")
+    if not 0 <= overlap < tile:
+        raise InputError(f"--overlap {overlap} is not smaller than --tile {tile}; try --overlap {tile // 4}")
+    if reach is not None and not 1 <= reach < float("inf"):
+        raise InputError(f"--reach {reach:g} is not a number of pixels from 1 up")
+    if batch is not None and batch < 1:
+        raise InputError(f"--batch {batch} is not at least 1")
+    if roi is not None and (roi.clip(height, width) != roi or roi.height < 1 or roi.width < 1):
+        raise InputError(
+            f"--roi {roi.row},{roi.col},{roi.height},{roi.width} (row,col,height,width) does not lie in the image, "
+            f"which has {height} rows and {width} columns"
+        )
+
+
+def _described(plan: Plan) -> Iterator[str]:
+    yield f"image       {plan.width} x {plan.height} (width x height)"
+    if plan.roi is not None:
+        yield f"part        rows {plan.roi.row} to {plan.roi.stop_row}, columns {plan.roi.col} to {plan.roi.stop_col}"
+    yield f"mask        wrong by up to {plan.reach:g} px; windows run: {plan.select}"
+    yield f"windows     {plan.tile} px, {plan.overlap} of them shared with the next window"
+    yield f"batch       {plan.batch} windows on {plan.device}, {plan.look_ahead} batches read ahead"
+    yield ""
+    yield f"{'level':<8}{'width x height':>18}{'reach':>8}{'grid':>14}{'parts':>7}{'windows':>10}  correction"
+    for step in plan.levels:
+        rows, cols = len(step.grid.rows.origins), len(step.grid.cols.origins)
+        parts = ceil(step.window_rows[1] / step.part_rows) - step.window_rows[0] // step.part_rows
+        size = f"{step.level.width} x {step.level.height}"
+        kept = "written" if step.is_last else "on disk" if step.on_disk else "in memory"
+        yield (
+            f"1/{step.level.decimation:<6}{size:>18}{step.level.reach:>8.1f}{f'{cols} x {rows}':>14}{parts:>7}"
+            f"{step.windows:>10}  {kept}" + (f", image from overview 1/{step.overview}" if step.overview else "")
+        )
+    yield ""
+    yield from _sizes("memory", plan.memory, "planned peak")
+    if plan.budget_bytes is not None:
+        yield f"{'':12}{'of a budget of':<28}{_mebibytes(plan.budget_bytes):>12}"
+    if plan.device_memory:
+        yield from _sizes("on the GPU", plan.device_memory, "together")
+    yield from _sizes("disk", plan.temporary, "temporary files")
+    yield from (f"{'note':<12}{note}" for note in plan.notes)
+
+
+def _sizes(title: str, sizes: Mapping[str, int], total: str) -> Iterator[str]:
+    for name, size in (*sizes.items(), (total, sum(sizes.values()))):
+        yield f"{title:<12}{name:<28}{_mebibytes(size):>12}"
+        title = ""
+
+
+def _mebibytes(size: int) -> str:
+    return f"{size / MIB:.1f} MiB"
