@@ -32,7 +32,7 @@ class Metadata(BaseModel):
     training: dict[str, JsonValue] = Field(default_factory=dict, description="data, schedule, seconds: what made it")
     metrics: dict[str, JsonValue] = Field(default_factory=dict, description="what it scored, on what")
     licence: str
-    step: int = Field(0, ge=0)
+    step: int = Field(default=0, ge=0)
 
     def header(self) -> dict[str, str]:
         """The entries of a safetensors header: plain text as it is, all else as JSON."""

@@ -1,0 +1,45 @@
+"""Networks that run: a checkpoint in, a function on uint8 windows out. Importing this package imports no torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from refine.coarse import CoarseNetwork
+    from refine.sources import Refiner
+
+Precision = Literal["auto", "fp32", "bf16"]
+
+__all__ = ["Precision", "load_coarse", "load_refiner"]
+
+
+def load_refiner(
+    path: Path | str, *, device: str = "auto", precision: Precision = "auto", threads: int | None = None
+) -> Refiner:
+    """The refining network of a checkpoint, on a device ("auto", "cpu", "cuda", "cuda:1").
+
+    Raises CheckpointError if the file is no refiner's, InputError if the device is not there.
+    """
+    from refine.backends.torch_backend import TorchRefiner
+
+    return TorchRefiner.load(path, device=device, precision=precision, threads=threads)
+
+
+def load_coarse(
+    path: Path | str,
+    *,
+    kind: Literal["mos_l", "isnet"] | None = None,
+    device: str = "auto",
+    precision: Precision = "fp32",
+    threads: int | None = None,
+) -> CoarseNetwork:
+    """The coarse network of a checkpoint. With `kind` "isnet" the file may also be one that others published
+    (`.pth`, or plain safetensors). `kind` "mos_l" takes the lite network too. float32 is the default here: it is one
+    pass an image, and in bfloat16 fine structures of IS-Net suffer.
+
+    Raises CheckpointError if the file is no coarse network's, or another one's than `kind`.
+    """
+    from refine.backends.torch_backend import TorchCoarse
+
+    return TorchCoarse.load(path, kind=kind, device=device, precision=precision, threads=threads)

@@ -1,0 +1,57 @@
+"""Which number type a device computes fast in."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from refine.backends import Precision
+from refine.errors import InputError
+
+_CPU_INFO = Path("/proc/cpuinfo")
+
+
+def choose_device(name: str) -> torch.device:
+    """The device of a name: "auto" is CUDA where there is one.
+
+    Raises InputError if torch does not know the name, or sees no such device.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise InputError(f"--device {name}: torch knows no such device; use auto, cpu or cuda") from error
+    if device.type not in ("cpu", "cuda"):
+        raise InputError(f"--device {name}: use auto, cpu or cuda")
+    if device.type == "cuda" and (not torch.cuda.is_available() or (device.index or 0) >= torch.cuda.device_count()):
+        raise InputError(f"--device {name}: torch {torch.__version__} sees no such device; use --device cpu")
+    return device
+
+
+def choose_dtype(precision: Precision, device: torch.device) -> torch.dtype:
+    """float32, or bfloat16 where asked for; "auto" takes bfloat16 where the device multiplies it natively."""
+    if precision == "auto":
+        return torch.bfloat16 if multiplies_bf16(device) else torch.float32
+    return {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
+
+
+def multiplies_bf16(device: torch.device) -> bool:
+    """Whether bfloat16 is faster there than float32: CUDA from Ampere on, CPUs with AVX512-BF16 or AMX.
+
+    On other CPUs it is emulated, and several times slower. The CPU's flags are known on Linux only.
+    """
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device)[0] >= 8
+    return bool(cpu_flags() & {"avx512_bf16", "amx_bf16"})
+
+
+def cpu_flags() -> frozenset[str]:
+    """Flags of the first CPU as Linux lists them; empty elsewhere."""
+    try:
+        lines = _CPU_INFO.read_text().splitlines()
+    except OSError:
+        return frozenset()
+    flags = next((line.partition(":")[2] for line in lines if line.startswith("flags")), "")
+    return frozenset(flags.split())
