@@ -165,7 +165,7 @@ def finish(coarse: Mask, reach: float, rng: Generator, hard_share: float) -> Mas
         coarse = np.power(coarse, gamma, dtype=np.float32)
     if rng.random() < 0.5:
         coarse = np.round(coarse * 255) / np.float32(255)
-    return _mask(coarse)
+    return np.clip(_mask(coarse), 0, 1)  # smoothing may overshoot by a rounding
 
 
 def measured_reach(damaged: NDArray[np.uint8], hard: NDArray[np.uint8]) -> float:
