@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
@@ -167,8 +168,15 @@ def batches(samples: Dataset[Sample], schedule: Schedule, machine: Machine, firs
         multiprocessing_context="fork" if machine.workers else None,
         pin_memory=machine.device.type == "cuda",
         generator=torch.Generator(),
+        worker_init_fn=_leave_signals_to_the_loop,
     )
     return iter(loader)
+
+
+def _leave_signals_to_the_loop(_worker: int) -> None:
+    """A signal to the whole process group must not kill the workers before the loop has saved its state."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def make_optimizer(model: nn.Module, config: Optim) -> torch.optim.Optimizer:

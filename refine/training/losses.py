@@ -69,10 +69,13 @@ def soft_iou_loss(probability: Tensor, truth: Tensor, trusted: Tensor) -> Tensor
 
 def gradient(plane: Tensor) -> Tensor:
     """Sobel magnitude of the 3 x 3 mean, as CascadePSP's gradient loss takes it: kernels over 4, 1e-4 under the root."""
-    mean = F.avg_pool2d(plane, 3, stride=1, padding=1)
-    kernel = plane.new_tensor([[-1.0, 0.0, 1.0], [-2.0, 0.0, 2.0], [-1.0, 0.0, 1.0]]) / 4
-    both = F.conv2d(mean, torch.stack([kernel, kernel.T])[:, None], padding=1)  # (B, 2, H, W)
-    return (both.square().sum(dim=1, keepdim=True) + 1e-4).sqrt()
+    mean = F.pad(F.avg_pool2d(plane, 3, stride=1, padding=1), (1, 1, 1, 1))
+    # Differences of slices: the same sums as a 3 x 3 convolution, whose backward pass is ten times slower on a CPU.
+    across = mean[..., 2:] - mean[..., :-2]
+    down = mean[..., 2:, :] - mean[..., :-2, :]
+    col = (across[..., :-2, :] + 2 * across[..., 1:-1, :] + across[..., 2:, :]) / 4
+    row = (down[..., :-2] + 2 * down[..., 1:-1] + down[..., 2:]) / 4
+    return (col.square() + row.square() + 1e-4).sqrt()
 
 
 def right_and_far(truth: Tensor, coarse: Tensor) -> Tensor:
@@ -82,11 +85,14 @@ def right_and_far(truth: Tensor, coarse: Tensor) -> Tensor:
 
 
 def uniform_around(hard: Tensor) -> Tensor:
-    """Pixels whose square of side 2 `FAR` + 1 holds one value only; rows, then columns, which is the same and cheaper."""
-    side = 2 * FAR + 1
+    """Pixels (B, 1, H, W) with one value only within `FAR` pixels, found on a grid of 4 px: never too many."""
+    cell = 4
 
     def highest(plane: Tensor) -> Tensor:
-        plane = F.max_pool2d(plane, (side, 1), stride=1, padding=(FAR, 0))
-        return F.max_pool2d(plane, (1, side), stride=1, padding=(0, FAR))
+        plane = F.max_pool2d(plane, cell, ceil_mode=True)
+        side = 2 * (FAR // cell) + 1
+        return F.max_pool2d(plane, side, stride=1, padding=side // 2)
 
-    return highest(hard) == -highest(-hard)
+    uniform = highest(hard) == -highest(-hard)
+    whole = uniform.repeat_interleave(cell, dim=2).repeat_interleave(cell, dim=3)
+    return whole[..., : hard.shape[-2], : hard.shape[-1]]

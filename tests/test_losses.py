@@ -1,0 +1,86 @@
+"""Losses: their value on cases worked by hand, and what does not count."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from refine.training.config import Loss, Terms
+from refine.training.losses import gradient, output_loss, right_and_far, soft_iou_loss, terms_for, total_loss
+
+
+def plane(value: float, side: int = 8) -> torch.Tensor:
+    return torch.full((1, 1, side, side), value)
+
+
+ALL = torch.ones(1, 1, 8, 8, dtype=torch.bool)
+
+
+@pytest.mark.parametrize(
+    ("terms", "expected"),
+    [
+        (Terms(bce=1), math.log(2)),
+        (Terms(l1=1), 0.5),
+        (Terms(l2=1), 0.25),
+        (Terms(iou=1), 0.5),
+        (Terms(bce=2, l1=4), 2 * math.log(2) + 2),
+        (Terms(), 0.0),
+    ],
+)
+def test_an_undecided_pixel_costs_what_the_formula_says(terms, expected):
+    assert float(output_loss(plane(0.0), plane(1.0), ALL, terms)) == pytest.approx(expected, abs=1e-6)
+
+
+def test_a_confident_error_has_a_gradient_through_bce_and_hardly_one_without():
+    """0.990, 0.0196 and 0.0099 at a logit of 4.595 against truth 0."""
+    slopes = []
+    for terms in (Terms(bce=1), Terms(l2=1), Terms(l1=1)):
+        logit = plane(4.595).requires_grad_()
+        output_loss(logit, plane(0.0), ALL, terms).backward()
+        slopes.append(float(logit.grad.sum()))
+    assert slopes == pytest.approx([0.990, 0.0196, 0.0099], abs=1e-4)
+
+
+def test_sobel_of_a_step_and_of_nothing():
+    step = torch.zeros(1, 1, 9, 9)
+    step[..., 5:] = 1
+    inner = gradient(step)[0, 0, 4]
+    assert float(gradient(plane(0.3, 9))[0, 0, 4, 4]) == pytest.approx(0.01)  # the root of 1e-4
+    # The 3 x 3 mean turns the step into 0, 1/3, 2/3, 1; the kernel over 4 takes differences over two pixels.
+    assert inner[3:7].tolist() == pytest.approx([1 / 3, 2 / 3, 2 / 3, 1 / 3], abs=1e-3)
+
+
+def test_pixels_that_are_not_trusted_do_not_count():
+    trusted = ALL.clone()
+    trusted[..., 4:] = False
+    truth = plane(1.0)
+    truth[..., 4:] = 0
+    terms = Terms(bce=1, l1=1, l2=1, iou=1)
+    assert float(output_loss(plane(20.0), truth, trusted, terms)) == pytest.approx(0, abs=1e-5)
+    assert float(output_loss(plane(20.0), truth, ALL, terms)) > 1
+
+
+def test_empty_pair_has_no_iou_loss():
+    assert float(soft_iou_loss(plane(0.0), plane(0.0), ALL)) == pytest.approx(0, abs=1e-6)
+
+
+def test_terms_are_those_of_the_longest_key():
+    config = Loss(outputs={"s": Terms(bce=1), "s4": Terms(bce=2), "final": Terms(bce=3)})
+    assert [terms_for(name, config).bce for name in ("s8_0", "s4_2", "final", "other")] == [1, 2, 3, 0]
+
+
+def test_identity_term_counts_change_where_the_mask_was_right_and_far_from_outlines():
+    truth = torch.zeros(1, 1, 64, 64)
+    truth[..., 40:] = 1
+    settled = right_and_far(truth, truth)
+    assert settled[..., :24].min() == 1
+    assert settled[..., 24:56].max() == 0
+    assert settled[..., 56:].min() == 1
+    config = Loss(outputs={"final": Terms()}, identity=1.0)
+    start = torch.logit(truth.clamp(0.01, 0.99))
+    change = torch.zeros_like(start)
+    change[..., :20] = 0.5
+    total, _ = total_loss({"final": start + change}, truth, torch.ones_like(truth, dtype=torch.bool), config, start)
+    assert float(total) == pytest.approx(0.5 * 20 / 32, abs=1e-5)

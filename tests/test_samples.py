@@ -1,0 +1,137 @@
+"""Training samples: a function of (seed, index) alone, aligned, and the pairs they are drawn from."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from training_data import small_config, write_pairs, write_shard
+
+from refine.errors import InputError
+from refine.training.augment import flip_and_turn, jitter, turn
+from refine.training.config import Augment, Data, parse_config
+from refine.training.data import load_pairs, outline_points, read_held_out
+from refine.training.samples import WholeImageSamples, WindowSamples
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return write_pairs(tmp_path_factory.mktemp("pairs"))
+
+
+def sections(path, **more):
+    return [Data(name="shapes", path=str(path), **more)]
+
+
+def windows(folder, first_late=10**9, **changes):
+    config = parse_config(small_config(folder, **changes), "test")
+    return WindowSamples(load_pairs(config.data, frozenset()), config, first_late=first_late)
+
+
+def test_folder_and_tar_shard_hold_the_same_pairs(folder, tmp_path):
+    shard = write_shard(folder, tmp_path / "pairs.tar")
+    a, b = (load_pairs(sections(path), frozenset()).pairs for path in (folder, shard))
+    assert [p.key for p in a] == [p.key for p in b] == [("shapes", f"{i:02d}") for i in range(4)]
+    assert all(np.array_equal(x.image, y.image) and np.array_equal(x.mask, y.mask) for x, y in zip(a, b, strict=True))
+
+
+def test_held_out_pairs_never_train(folder, tmp_path):
+    listed = tmp_path / "held.csv"
+    listed.write_text("set,id\nshapes,01\nshapes,03\n")
+    held_out = read_held_out(listed)
+    assert [p.key[1] for p in load_pairs(sections(folder), held_out).pairs] == ["00", "02"]
+    assert [p.key[1] for p in load_pairs(sections(folder), held_out, hold_in=False).pairs] == ["01", "03"]
+
+
+@pytest.mark.parametrize("damage", ["missing mask", "other size", "not an image", "no folder"])
+def test_broken_pair_is_named(tmp_path, damage):
+    folder = write_pairs(tmp_path / "pairs")
+    mask = folder / "shapes" / "02.png"
+    if damage == "missing mask":
+        mask.unlink()
+    elif damage == "other size":
+        cv2.imwrite(str(mask), np.zeros((5, 5), np.uint8))
+    elif damage == "not an image":
+        mask.write_bytes(b"no picture")
+    else:
+        folder = tmp_path / "absent"
+    with pytest.raises(InputError, match="02|absent"):
+        load_pairs(sections(folder), frozenset())
+
+
+def test_sample_depends_on_seed_and_index_alone(folder):
+    first, second = windows(folder), windows(folder)
+    second[7]
+    a, b, other = first[3], second[3], first[4]
+    assert all(torch.equal(a[k], b[k]) for k in a)
+    assert not torch.equal(a["image"], other["image"])
+
+
+def test_image_and_truth_stay_aligned_through_crops_and_flips(folder):
+    """The discs are bright, so brightness tells truth, wherever the window lies."""
+    samples = windows(folder, augment={"jitter": [0.0, 0.0, 0.0, 0.0], "grey": 0.0, "jpeg": 0.0})
+    agreement = []
+    for i in range(24):
+        item = samples[i]
+        bright = item["image"].float().mean(dim=-1) > 115
+        agreement.append(float((bright == (item["truth"] > 0.5)).float().mean()))
+    assert np.mean(agreement) > 0.97
+
+
+def test_exact_kind_is_the_truth_and_says_reach_one_or_little_more(folder):
+    item = windows(folder, perturb={"kinds": {"exact": 1.0}})[0]
+    assert torch.equal(item["coarse"], item["truth"])
+    assert 1 <= item["reach"] <= 1.6
+
+
+def test_cascade_sample_brings_the_window_around_it(folder):
+    samples = windows(folder, first_late=0, augment={"jitter": [0.0] * 4, "grey": 0.0, "jpeg": 0.0, "whole": 0.0})
+    item = samples[1]
+    factor = int(item["factor"])
+    assert factor in (2, 3, 4)
+    side = item["image"].shape[0]
+    outer = cv2.resize(item["outer_image"].numpy(), None, fx=factor, fy=factor, interpolation=cv2.INTER_LINEAR)
+    edge = (outer.shape[0] - side) // 2
+    middle = outer[edge : edge + side, edge : edge + side].astype(float).mean(axis=2)
+    inner = cv2.GaussianBlur(item["image"].numpy(), (0, 0), factor).astype(float).mean(axis=2)
+    assert np.corrcoef(cv2.GaussianBlur(middle, (0, 0), factor).ravel(), inner.ravel())[0, 1] > 0.8
+
+
+def test_whole_image_sample_has_the_networks_size(folder):
+    config = parse_config(small_config(folder, model={"architecture": "mos_l_lite", "size": 64}), "test")
+    item = WholeImageSamples(load_pairs(config.data, frozenset()), config)[0]
+    assert item["image"].shape == (64, 64, 3)
+    assert item["truth"].shape == (64, 64)
+    assert set(item) == {"image", "truth", "trusted"}
+
+
+def test_the_eight_symmetries_are_eight():
+    plane = np.arange(12).reshape(3, 4)
+    assert len({flip_and_turn(plane, i).tobytes() + bytes(flip_and_turn(plane, i).shape) for i in range(8)}) == 8
+
+
+def test_jitter_of_nothing_changes_nothing_and_grey_stays_grey():
+    image = np.random.default_rng(0).integers(0, 256, (9, 9, 3), dtype=np.uint8)
+    np.testing.assert_array_equal(jitter(image, (0.0, 0.0, 0.0, 0.0), np.random.default_rng(1)), image)
+    grey = np.repeat(image[:, :, :1], 3, axis=2)
+    jittered = jitter(grey, Augment().jitter, np.random.default_rng(1)).astype(int)
+    assert np.ptp(jittered, axis=2).max() <= 1
+
+
+def test_turning_moves_image_and_truth_alike():
+    truth = np.zeros((64, 64), np.float32)
+    truth[20:30, 30:50] = 1
+    image = np.repeat((truth * 255).astype(np.uint8)[:, :, None], 3, axis=2)
+    turned, moved = turn(image, truth, 30.0, np.random.default_rng(2))
+    assert np.abs(turned[:, :, 0] / 255 - moved).max() < 0.02
+    assert np.abs(moved - truth).max() > 0.5
+
+
+def test_outline_points_lie_on_the_outline():
+    mask = np.zeros((40, 40), np.uint8)
+    mask[10:30, 5:35] = 255
+    points = outline_points(mask)
+    assert len(points) == 2 * (20 + 30) - 4
+    assert mask[points[:, 0], points[:, 1]].min() == 255
+    assert outline_points(np.zeros((4, 4), np.uint8)).shape == (0, 2)

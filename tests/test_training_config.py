@@ -1,0 +1,70 @@
+"""Configs: the shipped ones are valid, and a wrong one is refused with every problem named."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from training_data import small_config
+
+from refine.errors import ConfigError
+from refine.models.registry import full_config
+from refine.training.config import load_config, parse_config
+
+CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("*.json"))
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_shipped_config_is_valid_and_builds_its_networks_config(path):
+    config = load_config(path)
+    assert config.model.architecture == path.stem.lower()
+    full_config(config.model.architecture, config.model.options)
+    assert parse_config(json.loads(config.model_dump_json()), "resolved") == config
+
+
+def test_the_papers_schedule_is_the_papers():
+    schedules = {path.stem: load_config(path).schedule for path in CONFIGS}
+    assert [(s.steps, s.batch) for s in (schedules["MOS_L"], schedules["MOS_H"])] == [(60000, 20), (60000, 24)]
+
+
+def test_every_problem_is_named_in_one_message(tmp_path):
+    raw = small_config(tmp_path, typo=1)
+    raw["schedule"] = {"steps": 0, "batch": 2.5, "warm": 1}
+    raw["model"] = {"architecture": "mos_x", "size": 64}
+    with pytest.raises(ConfigError) as error:
+        parse_config(raw, "here.json")
+    message = str(error.value)
+    assert "\n" not in message
+    for place in ("typo: unknown key", "schedule.steps", "schedule.batch", "schedule.warm: unknown key", "model.architecture"):
+        assert place in message
+
+
+@pytest.mark.parametrize(
+    ("section", "value", "said"),
+    [
+        ("model", {"architecture": "mos_h_lite", "size": 100}, "multiple of 16, got 100"),
+        ("schedule", {"steps": 4, "batch": 6, "accumulate": 4}, "4 does not divide batch 6"),
+        ("perturb", {"kinds": {"exact": 0.0}}, "positive sum"),
+        ("augment", {"scale": [2.0, 1.0]}, "low <= high"),
+    ],
+)
+def test_impossible_values_are_refused(tmp_path, section, value, said):
+    with pytest.raises(ConfigError, match=said):
+        parse_config(small_config(tmp_path, **{section: value}), "here.json")
+
+
+def test_paths_of_data_are_replaced_by_name(tmp_path):
+    raw = small_config(tmp_path)
+    assert parse_config(raw, "here", {"shapes": "elsewhere"}).data[0].path == "elsewhere"
+    with pytest.raises(ConfigError, match="--data other"):
+        parse_config(raw, "here", {"other": "elsewhere"})
+
+
+def test_file_that_is_no_config_is_refused(tmp_path):
+    broken = tmp_path / "broken.json"
+    broken.write_text("{")
+    with pytest.raises(ConfigError, match="not JSON"):
+        load_config(broken)
+    with pytest.raises(ConfigError, match="no such config"):
+        load_config(tmp_path / "missing.json")
