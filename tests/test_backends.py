@@ -14,7 +14,7 @@ from refine.backends import load_coarse, load_refiner
 from refine.backends.fold import PARITY, fold_batch_norms
 from refine.backends.footprint import peak_tensor_bytes, weight_bytes
 from refine.backends.precision import choose_device, choose_dtype
-from refine.backends.torch_backend import TorchCoarse, TorchRefiner
+from refine.backends.torch_backend import KERNEL_BYTES, TorchCoarse, TorchRefiner
 from refine.errors import CheckpointError, InputError
 from refine.geometry import RGB, Mask
 from refine.models import NETWORKS, build_model
@@ -193,10 +193,10 @@ def test_memory_figures_grow_with_the_batch_and_hold_the_run(refiner_file: Path)
     network = TorchRefiner.load(refiner_file, device="cpu", precision="fp32")
     assert 1e6 < network.weight_bytes < 20e6
     one, four = network.activation_bytes(1, 224), network.activation_bytes(4, 224)
-    assert 3 * one < four <= 4 * one
+    assert 2 * one < four <= 4 * one
     image, coarse = (np.repeat(np.repeat(part, 2, 1), 2, 2) for part in windows(2))
     counted = peak_tensor_bytes(lambda: network(image, coarse, 1.0))
-    assert counted <= network.activation_bytes(2, 2 * SIDE) < 2 * counted
+    assert counted <= network.activation_bytes(2, 2 * SIDE) - KERNEL_BYTES < 1.5 * counted
 
 
 def test_live_tensors_are_counted_once_and_let_go() -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import cached_property
+from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
 from typing import cast
 
@@ -28,6 +29,9 @@ PROBE_SIDE = 128
 
 WORKSPACE_SHARE = 0.25
 """Added to the tensors counted, for what kernels borrow (oneDNN reorders, cuDNN workspaces)."""
+
+KERNEL_BYTES = 16 * 2**20
+"""What the first call keeps for good: code that oneDNN generates, thread buffers. Measured: up to 12 MiB on a CPU."""
 
 
 class TorchRefiner:
@@ -71,20 +75,14 @@ class TorchRefiner:
         return weight_bytes(self._model)
 
     def activation_bytes(self, batch: int, tile: int) -> int:
-        fixed, per_pixel = self._memory_figures
-        return int((1 + WORKSPACE_SHARE) * (fixed + per_pixel * batch * tile * tile))
+        return self._figures.total(batch * tile * tile, _cast_bytes(self._model, self.dtype))
 
     @cached_property
-    def _memory_figures(self) -> tuple[float, float]:
-        """Bytes that any call needs, and bytes for each pixel of its windows; from a batch of one and one of two."""
+    def _figures(self) -> MemoryFigures:
+        def run(side: int) -> Mask:
+            return self(np.zeros((1, side, side, 3), np.uint8), np.zeros((1, side, side), np.float32), 1.0)
 
-        def peak(batch: int) -> int:
-            image = np.zeros((batch, PROBE_SIDE, PROBE_SIDE, 3), np.uint8)
-            coarse = np.zeros((batch, PROBE_SIDE, PROBE_SIDE), np.float32)
-            return peak_tensor_bytes(lambda: self(image, coarse, 1.0))
-
-        one, two = peak(1), peak(2)
-        return max(0, 2 * one - two), (two - one) / PROBE_SIDE**2
+        return MemoryFigures.measure(run)
 
 
 class TorchCoarse:
@@ -135,14 +133,39 @@ class TorchCoarse:
     @cached_property
     def activation_bytes(self) -> int:
         """The most that one call needs beside the weights; measured by running it on a part of its input size."""
+        figures = MemoryFigures.measure(lambda side: self(np.zeros((side, side, 3), np.uint8)))
+        return figures.total(self.input_height * self.input_width, _cast_bytes(self._model, self.dtype))
 
-        def peak(side: int) -> int:
-            return peak_tensor_bytes(lambda: self(np.zeros((side, side, 3), np.uint8)))
 
-        small, large = peak(PROBE_SIDE), peak(2 * PROBE_SIDE)
+@dataclass(frozen=True, slots=True)
+class MemoryFigures:
+    """Bytes of a call's tensors: those that any call makes, and those for each pixel of its windows."""
+
+    fixed: float
+    per_pixel: float
+
+    @classmethod
+    def measure(cls, run: Callable[[int], object]) -> MemoryFigures:
+        """From two calls, `run` with a window of one side and with one of twice that."""
+        # Weights that autocast casts and keeps are added by their own size: counted here they would hide which layer
+        # holds the most, since it is the last one on a small window and the first one on a large.
+        was_kept = torch.is_autocast_cache_enabled()
+        torch.set_autocast_cache_enabled(False)
+        try:
+            small, large = (peak_tensor_bytes(partial(run, side)) for side in (PROBE_SIDE, 2 * PROBE_SIDE))
+        finally:
+            torch.set_autocast_cache_enabled(was_kept)
         per_pixel = (large - small) / (3 * PROBE_SIDE**2)
-        fixed = max(0.0, small - per_pixel * PROBE_SIDE**2)
-        return int((1 + WORKSPACE_SHARE) * (fixed + per_pixel * self.input_height * self.input_width))
+        return cls(max(0.0, small - per_pixel * PROBE_SIDE**2), per_pixel)
+
+    def total(self, pixels: int, cast_bytes: int) -> int:
+        """Bytes beside the weights for a call on so many pixels, with what kernels borrow and keep."""
+        return int((1 + WORKSPACE_SHARE) * (self.fixed + self.per_pixel * pixels)) + cast_bytes + KERNEL_BYTES
+
+
+def _cast_bytes(model: nn.Module, dtype: torch.dtype) -> int:
+    """Two copies of the weights in bfloat16: the one that autocast keeps during a call, and one as oneDNN orders it."""
+    return weight_bytes(model) if dtype == torch.bfloat16 else 0
 
 
 def check_kind(path: Path | str, metadata: Metadata, kind: str | None) -> None:
