@@ -35,7 +35,8 @@ class Scene:
 
     def plan(self, *, select: Select = "boundary", **options: object) -> Plan:
         height, width = self.image.shape[:2]
-        chosen: dict[str, object] = {"tile": self.tile, "overlap": self.overlap, "reach": self.reach, "batch": self.batch}
+        chosen: dict[str, object] = {"tile": self.tile, "overlap": self.overlap}
+        chosen |= {"reach": self.reach, "batch": self.batch}
         return make_plan(
             height,
             width,

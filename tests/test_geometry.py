@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from strategies import axes
 
 from refine.errors import InputError
 from refine.geometry import Axis, Grid, Window, mirror
-from tests.strategies import axes
 
 places = st.integers(-50, 50)
 lengths = st.integers(0, 60)
@@ -70,7 +70,7 @@ def test_growing_and_shrinking_back_gives_the_window(window: Window, margin: int
 
 
 def test_an_impossible_overlap_is_refused_by_name() -> None:
-    with pytest.raises(InputError, match="--overlap 32 .* --tile 32"):
+    with pytest.raises(InputError, match=r"--overlap 32 .* --tile 32"):
         Axis(100, 32, 32)
 
 

@@ -1,0 +1,108 @@
+"""How soft a first mask of the image's size is: an enlarged mask carries its origin in the width of its ramps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from refine.geometry import Mask, Window
+from refine.sources import MaskSource
+
+STRIP_ROWS = 1024
+"""Rows read at once. A ramp that a strip cuts is not counted; few are."""
+
+STRIP_PIXELS = 16 << 20
+"""Wide masks are read by fewer rows, but no fewer than FEWEST_ROWS."""
+
+FEWEST_ROWS = 64
+
+SAMPLES = 2000
+"""Crossings of the outline measured in a strip and direction, evenly spread: a median needs no more."""
+
+LONGEST = 512
+"""A ramp that does not end within this many pixels on either side is no outline."""
+
+
+def is_hard(mask: Mask) -> bool:
+    """Only 0 and 1 occur in `mask`, (H, W)."""
+    return bool(np.all((mask == 0) | (mask == 1)))
+
+
+def measure_ramp(mask: MaskSource) -> float:
+    """Median width of the ramp from 10 to 90 % across the outline, in the mask's pixels; 0 without an outline.
+
+    Ramps are followed along rows and columns from where the mask crosses 0.5, whichever is nearer to the direction of
+    its slope, and shortened by the slant. An outline that never leaves 10 to 90 % is not counted. Reads the whole
+    mask.
+    """
+    found = [width for strip in _strips(mask) for width in (*_ramps(strip), *_ramps(strip.T))]
+    widths = np.concatenate(found) if found else np.empty(0)
+    return float(np.median(widths)) if len(widths) else 0.0
+
+
+def _strips(mask: MaskSource) -> Iterator[Mask]:
+    step = min(STRIP_ROWS, max(FEWEST_ROWS, STRIP_PIXELS // mask.width))
+    for row in range(0, mask.height, step):
+        yield mask.read(Window(row, 0, min(step, mask.height - row), mask.width))
+
+
+def _ramps(strip: Mask) -> Iterator[NDArray[np.float64]]:
+    """Widths of the ramps that are crossed by going along the rows of `strip`, (n,)."""
+    above = strip >= 0.5
+    rows, cols = np.nonzero(above[:, 1:] != above[:, :-1])
+    if not len(rows):
+        return
+    chosen = np.unique(np.linspace(0, len(rows) - 1, SAMPLES).astype(np.intp))
+    rows, cols = rows[chosen], cols[chosen]
+    along = strip[rows, cols + 1] - strip[rows, cols]
+    across = _slope_across(strip, rows, cols)
+    mine = np.abs(along) >= np.abs(across)
+    rows, cols, along, across = rows[mine], cols[mine], along[mine], across[mine]
+    rising = along > 0
+    low = _distance(strip, rows, np.where(rising, cols, cols + 1), np.where(rising, -1, 1), 0.1, falling=True)
+    high = _distance(strip, rows, np.where(rising, cols + 1, cols), np.where(rising, 1, -1), 0.9, falling=False)
+    # Both walks start at a pixel beside the crossing, one pixel apart.
+    width = (low + high + 1) * np.abs(along) / np.hypot(along, across)
+    yield width[np.isfinite(width)].astype(np.float64)
+
+
+def _slope_across(strip: Mask, rows: NDArray[np.intp], cols: NDArray[np.intp]) -> Mask:
+    """Slope over the rows at each crossing between (row, col) and (row, col + 1), by the neighbours that there are."""
+    above, below = np.maximum(rows - 1, 0), np.minimum(rows + 1, len(strip) - 1)
+    rise = (strip[below, cols] + strip[below, cols + 1] - strip[above, cols] - strip[above, cols + 1]) / 2
+    slope: Mask = rise / np.maximum(below - above, 1)
+    return slope
+
+
+def _distance(
+    strip: Mask,
+    rows: NDArray[np.intp],
+    cols: NDArray[np.intp],
+    step: NDArray[np.intp],
+    target: float,
+    *,
+    falling: bool,
+) -> NDArray[np.float64]:
+    """How far from (row, col) the mask passes `target`, going by `step` columns; between pixels by interpolation.
+
+    Negative, down to -1, if it passes before it reaches (row, col) itself; infinite if it does not within LONGEST.
+    """
+    sign = 1 if falling else -1
+    before = strip[rows, cols - step].astype(np.float64)
+    distance = np.full(len(rows), np.inf)
+    position = cols.copy()
+    waiting = np.arange(len(rows))
+    for walked in range(LONGEST):
+        here = strip[rows[waiting], position[waiting]].astype(np.float64)
+        there = sign * (here - target) <= 0
+        gap = np.abs(before[waiting] - here)
+        share = np.abs(before[waiting] - target) / np.where(gap > 0, gap, 1)
+        distance[waiting[there]] = walked - 1 + share[there]
+        before[waiting] = here
+        position[waiting] += step[waiting]
+        waiting = waiting[~there & (position[waiting] >= 0) & (position[waiting] < strip.shape[1])]
+        if not len(waiting):
+            break
+    return distance

@@ -1,0 +1,46 @@
+"""A ramp's width is measured in the mask's pixels, whatever its direction."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+
+from refine.geometry import Mask
+from refine.softness import is_hard, measure_ramp
+from refine.sources import ArrayMask
+
+
+def edge(height: int, width: int, angle: float, ramp: float) -> Mask:
+    """A straight edge through the middle whose value goes from 0 to 1 over `ramp` pixels, linearly."""
+    rows, cols = np.mgrid[:height, :width]
+    distance = (cols - width / 2) * np.cos(angle) + (rows - height / 2) * np.sin(angle)
+    shade: Mask = np.clip(distance / ramp + 0.5, 0, 1).astype(np.float32)
+    return shade
+
+
+@pytest.mark.parametrize("angle", [0.0, 0.4, np.pi / 4, 1.2, np.pi / 2, 2.5, 4.0])
+@pytest.mark.parametrize("ramp", [4.0, 20.0, 90.0])
+def test_the_ramp_of_a_straight_edge_is_its_10_to_90_percent_width(angle: float, ramp: float) -> None:
+    assert measure_ramp(ArrayMask(edge(300, 400, angle, ramp))) == pytest.approx(0.8 * ramp, rel=0.03, abs=0.1)
+
+
+def test_a_hard_mask_has_a_ramp_below_a_pixel_and_an_even_one_none() -> None:
+    mask = np.zeros((60, 60), np.bool_)
+    mask[10:40, 20:50] = True
+    assert 0 < measure_ramp(ArrayMask(mask)) <= 1
+    assert measure_ramp(ArrayMask(np.full((60, 60), 0.3, np.float32))) == 0
+    assert measure_ramp(ArrayMask(np.full((1, 1), 1.0, np.float32))) == 0
+
+
+@pytest.mark.parametrize("factor", [4, 8, 16])
+def test_an_enlarged_mask_tells_the_factor(factor: int) -> None:
+    rows, cols = np.mgrid[:64, :64]
+    small = (np.hypot(rows - 30, cols - 33) < 20).astype(np.float32)
+    large = cv2.resize(small, (64 * factor, 64 * factor), interpolation=cv2.INTER_LINEAR)
+    assert measure_ramp(ArrayMask(large)) == pytest.approx(factor, rel=0.3)
+
+
+def test_hard_means_nothing_but_zero_and_one() -> None:
+    assert is_hard(np.array([[0, 1]], np.float32))
+    assert not is_hard(np.array([[0, 0.5]], np.float32))
