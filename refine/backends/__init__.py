@@ -36,7 +36,7 @@ def load_coarse(
 ) -> CoarseNetwork:
     """The coarse network of a checkpoint. With `kind` "isnet" the file may also be one that others published
     (`.pth`, or plain safetensors). `kind` "mos_l" takes the lite network too. float32 is the default here: it is one
-    pass an image, and in bfloat16 fine structures of IS-Net suffer.
+    pass an image, and CPUs with and without bfloat16 then give the same mask.
 
     Raises CheckpointError if the file is no coarse network's, or another one's than `kind`.
     """
