@@ -7,11 +7,11 @@ from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
-import cv2
 import numpy as np
 
 from refine.cascade import LevelPlan
-from refine.geometry import RGB, BoolArray, Mask, Window, mirror
+from refine.fill import fill_invalid
+from refine.geometry import RGB, Mask, Window, mirror
 from refine.plan import Plan
 from refine.sources import ImageSource
 from refine.stream import Band, Batch, SelectedRow
@@ -61,17 +61,6 @@ def read_window(image: ImageSource, window: Window, decimation: int) -> RGB | No
             return None
         pixels = fill_invalid(pixels, valid)
     return mirror(pixels, window.height, window.width)
-
-
-def fill_invalid(pixels: RGB, valid: BoolArray) -> RGB:
-    """`pixels` with each invalid one replaced by its nearest valid one; at least one must be valid."""
-    _, labels = cv2.distanceTransformWithLabels(
-        (~valid).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE, labelType=cv2.DIST_LABEL_PIXEL
-    )
-    source = np.zeros(int(labels.max()) + 1, np.intp)
-    source[labels[valid]] = np.flatnonzero(valid)  # each valid pixel has a label of its own
-    filled: RGB = pixels.reshape(-1, 3)[source[labels]]
-    return filled
 
 
 def read_ahead(items: Iterator[Item], depth: int) -> Generator[Item, None, None]:

@@ -30,8 +30,8 @@ def is_hard(mask: Mask) -> bool:
     return bool(np.all((mask == 0) | (mask == 1)))
 
 
-def measure_ramp(mask: MaskSource) -> float:
-    """Median width of the ramp from 10 to 90 % across the outline, in the mask's pixels; 0 without an outline.
+def measure_ramp(mask: MaskSource) -> float | None:
+    """Median width of the ramp from 10 to 90 % across the outline, in the mask's pixels; None without an outline.
 
     Ramps are followed along rows and columns from where the mask crosses 0.5, whichever is nearer to the direction of
     its slope, and shortened by the slant. An outline that never leaves 10 to 90 % is not counted. Reads the whole
@@ -39,7 +39,7 @@ def measure_ramp(mask: MaskSource) -> float:
     """
     found = [width for strip in _strips(mask) for width in (*_ramps(strip), *_ramps(strip.T))]
     widths = np.concatenate(found) if found else np.empty(0)
-    return float(np.median(widths)) if len(widths) else 0.0
+    return float(np.median(widths)) if len(widths) else None
 
 
 def _strips(mask: MaskSource) -> Iterator[Mask]:

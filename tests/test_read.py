@@ -8,32 +8,12 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from refine.geometry import Window
 from refine.plan import make_plan
-from refine.read import fill_invalid, read_ahead, read_batches, read_window
+from refine.read import read_ahead, read_batches, read_window
 from refine.sources import ArrayImage
 from refine.stream import Band, SelectedRow
-
-
-@settings(max_examples=40, deadline=None)
-@given(height=st.integers(1, 12), width=st.integers(1, 12), seed=st.integers(0, 999), share=st.floats(0.02, 0.95))
-def test_an_invalid_pixel_takes_the_value_of_a_nearest_valid_one(
-    height: int, width: int, seed: int, share: float
-) -> None:
-    rng = np.random.default_rng(seed)
-    pixels = np.arange(height * width * 3, dtype=np.uint8).reshape(height, width, 3)
-    valid = rng.random((height, width)) < share
-    valid[rng.integers(height), rng.integers(width)] = True
-    filled = fill_invalid(pixels, valid)
-    assert np.array_equal(filled[valid], pixels[valid])
-    sources = np.argwhere(valid)
-    for row, col in np.argwhere(~valid):
-        distances = np.hypot(*(sources - (row, col)).T)
-        nearest = [pixels[tuple(place)].tolist() for place in sources[distances <= distances.min() + 0.05]]
-        assert filled[row, col].tolist() in nearest
 
 
 def test_a_window_beyond_the_image_is_mirrored_and_one_without_valid_pixels_is_none() -> None:
