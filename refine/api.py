@@ -1,0 +1,206 @@
+"""Refine one image from Python: an array, or a raster on disk; what the command calls for each image.
+
+    from refine import Settings, refine_array, refine_raster
+
+Networks are loaded where they run, and never two at a time; importing this imports no torch.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from pathlib import Path
+from time import perf_counter
+
+import numpy as np
+from numpy.typing import NDArray
+
+from refine.arrays import array_image
+from refine.engine import refine_mask
+from refine.errors import InputError
+from refine.first_mask import MaskFacts, facts_by_network, facts_of_file, facts_of_mask, mask_by_network
+from refine.geometry import Mask
+from refine.masks import fits, open_mask
+from refine.models.metadata import sha256
+from refine.networks import Networks, choose_networks, likely_device, load_refiner, resolve_device
+from refine.plan import Plan
+from refine.planning import plan_for_array, plan_for_raster
+from refine.raster import Header, check_output, create_mask, foreground_from, open_image, read_header
+from refine.report import NetworkEntry, Report, level_entries, peak_memory_bytes, versions
+from refine.settings import Settings
+from refine.sources import ArrayMask, ArraySink, Progress
+
+__all__ = ["Report", "Settings", "plan_raster", "refine_array", "refine_raster"]
+
+
+def refine_array(
+    image: NDArray[np.generic],
+    mask: NDArray[np.generic] | None = None,
+    *,
+    checkpoint: Path | str | None = None,
+    settings: Settings | None = None,
+) -> Mask:
+    """The refined mask, (H, W) float32 in 0..1; of `settings.roi`, if there is one. The inputs are left as they are.
+
+    `image` is (H, W, 3) RGB or (H, W), uint8, uint16 or float (shown from percentile 0.5 to 99.5, or `settings.range`).
+    `mask` is (h, w) of any size over the image's extent, bool, uint8, uint16 or float in 0..1; without it the coarse
+    network makes one. `checkpoint` is that of the refining network. Pixels that are NaN in the image become 0.
+
+    Raises RefineError for what does not fit together; see `refine.errors`.
+    """
+    settings = settings or Settings()
+    if checkpoint is not None:
+        settings = settings.model_copy(update={"checkpoint": Path(checkpoint)})
+    source = array_image(image, bands=settings.bands, value_range=settings.range)
+    size = (source.height, source.width)
+    given = None if mask is None else ArrayMask(np.asarray(mask))
+    networks = choose_networks(settings, resolve_device(settings), needs_coarse=given is None)
+    if given is None:
+        facts = facts_by_network(networks, size)
+        plan = plan_for_array(source, facts, networks, settings, networks.cost)
+        first = mask_by_network(source, networks, plan.decimations, settings.max_memory)
+    else:
+        _check_fit(given, size, settings)
+        first, facts = given, facts_of_mask(given, size)
+        plan_for_array(source, facts, networks, settings, networks.cost)
+    refiner = load_refiner(networks)
+    plan = plan_for_array(source, facts, networks, settings, refiner)
+    sink = ArraySink(plan.output.height, plan.output.width, np.float32)
+    refine_mask(source, first, refiner, plan, sink, as_float=True)
+    refined = sink.rows.astype(np.float32, copy=False)
+    if settings.binary:
+        shown = np.floor(refined * np.float32(255) + np.float32(0.5))  # cut where the command's 8-bit mask is cut
+        refined = np.asarray(shown >= foreground_from(settings.threshold), np.float32)
+    return refined
+
+
+def refine_raster(
+    image: Path | str,
+    out: Path | str,
+    mask: Path | str | None = None,
+    *,
+    settings: Settings | None = None,
+    preview: Path | str | None = None,
+    progress: Progress | None = None,
+) -> Report:
+    """Refine the mask of a raster into `out` (.tif, .tiff, .png), which appears when it is whole; gives what was done.
+
+    `mask` is a file of any size over the image's extent; without it the coarse network makes one. `preview` is where a
+    picture of before and after goes. Raises RefineError; then `out` is as it was.
+    """
+    settings = settings or Settings()
+    clock = _Clock()
+    image, out, mask = Path(image), Path(out), None if mask is None else Path(mask)
+    header = read_header(image)
+    check_output(out, image, overwrite=settings.overwrite)
+    networks = choose_networks(settings, resolve_device(settings), needs_coarse=mask is None)
+    facts = _facts(header, mask, networks, settings)
+    plan = plan_for_raster(header, facts, networks, settings, networks.cost)
+    with ExitStack() as stack:
+        source = stack.enter_context(
+            open_image(image, bands=settings.bands, value_range=_pair(settings.range), cache_bytes=plan.cache_bytes)
+        )
+        notes = source.notes
+        clock.lap("open")
+        if mask is None:
+            first = mask_by_network(source, networks, plan.decimations, settings.max_memory)
+        else:
+            opened = stack.enter_context(open_mask(mask, (source.height, source.width), align=settings.align))
+            first, facts, notes = opened, facts_of_mask(opened, (source.height, source.width)), notes + opened.notes
+        clock.lap("first mask")
+        refiner = load_refiner(networks)
+        plan = plan_for_raster(header, facts, networks, settings, refiner)
+        clock.lap("load network")
+        with create_mask(
+            out,
+            source,
+            roi=plan.roi,
+            overwrite=settings.overwrite,
+            binary=settings.binary,
+            threshold=settings.threshold,
+        ) as sink:
+            run = refine_mask(source, first, refiner, plan, sink, progress)
+        clock.lap("refine")
+        if preview is not None:
+            from refine.outputs import draw_preview
+
+            draw_preview(Path(preview), source, first, out, run, roi=plan.roi)
+            clock.lap("preview")
+    return Report(
+        image=str(image),
+        mask=None if mask is None else str(mask),
+        out=str(out),
+        height=plan.height,
+        width=plan.width,
+        roi=settings.roi,
+        mask_height=first.height,
+        mask_width=first.width,
+        reach=plan.reach,
+        levels=level_entries(run),
+        windows_run=run.run,
+        windows_skipped=run.skipped,
+        seconds=clock.seconds(),
+        peak_memory_bytes=peak_memory_bytes(),
+        planned_peak_bytes=plan.planned_peak,
+        device=plan.device,
+        batch=plan.batch,
+        network=_network(networks.checkpoint, networks.metadata.architecture),
+        coarse=_coarse_entry(networks),
+        settings=settings.model_dump(mode="json"),
+        versions=versions(),
+        notes=(*notes, *plan.notes),
+    )
+
+
+def plan_raster(image: Path | str, mask: Path | str | None = None, *, settings: Settings | None = None) -> Plan:
+    """What `refine_raster` would do, from headers alone: no pixel is read, and torch is not imported.
+
+    What only pixels tell is assumed, and noted in the plan: that a mask of the image's size is hard.
+    """
+    settings = settings or Settings()
+    header = read_header(Path(image))
+    networks = choose_networks(settings, likely_device(settings), needs_coarse=mask is None)
+    facts = _facts(header, None if mask is None else Path(mask), networks, settings)
+    return plan_for_raster(header, facts, networks, settings, networks.cost)
+
+
+class _Clock:
+    """Seconds since the last lap, by name."""
+
+    def __init__(self) -> None:
+        self._begun = self._last = perf_counter()
+        self._laps: dict[str, float] = {}
+
+    def lap(self, name: str) -> None:
+        now = perf_counter()
+        self._laps[name], self._last = now - self._last, now
+
+    def seconds(self) -> dict[str, float]:
+        laps = self._laps | {"total": perf_counter() - self._begun}
+        return {name: round(spent, 4) for name, spent in laps.items()}
+
+
+def _facts(header: Header, mask: Path | None, networks: Networks, settings: Settings) -> MaskFacts:
+    size = (header.height, header.width)
+    return facts_by_network(networks, size) if mask is None else facts_of_file(mask, size, settings.align)
+
+
+def _check_fit(mask: ArrayMask, size: tuple[int, int], settings: Settings) -> None:
+    if settings.align == "fit" and not fits((mask.height, mask.width), size):
+        raise InputError(
+            f"the mask is {mask.width} x {mask.height} (width x height) but the image is {size[1]} x {size[0]}; give a"
+            ' mask of the same extent, or align="stretch" to stretch it'
+        )
+
+
+def _pair(values: tuple[float, ...] | None) -> tuple[float, float] | None:
+    return None if values is None else (values[0], values[1])
+
+
+def _network(checkpoint: Path, architecture: str) -> NetworkEntry:
+    return NetworkEntry(architecture=architecture, checkpoint=str(checkpoint), sha256=sha256(checkpoint))
+
+
+def _coarse_entry(networks: Networks) -> NetworkEntry | None:
+    if networks.coarse is None or networks.coarse_checkpoint is None:
+        return None
+    return _network(networks.coarse_checkpoint, networks.coarse_architecture)

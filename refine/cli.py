@@ -1,0 +1,249 @@
+"""The `refine` command: options in, one call each, one line on stderr and an exit code where something is wrong.
+
+Nothing heavy is imported before the arguments make sense; each command imports what it calls.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+
+import click
+
+from refine import __version__
+from refine.errors import InputError, RefineError
+from refine.settings import Settings, parse_size
+
+if TYPE_CHECKING:
+    Function = TypeVar("Function", bound=Callable[..., object])
+    Parser = Callable[[click.Context, click.Parameter, str | None], object]
+
+INTERRUPTED = 130  # what shells give for a program that SIGINT ended
+_CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 120}
+_IMAGE = "an image file, several, a folder, or a pattern"
+_MASK = "first mask: a file, or a folder with masks of the images' stems; without it, --coarse makes one"
+
+
+def main() -> NoReturn:
+    """The console script `refine`."""
+    run(refine, name="refine")
+
+
+def run(command: click.Command, *, name: str, arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run a command under `name` and leave the process: one line on stderr for whatever the user can mend."""
+    try:
+        code = command.main(args=arguments, prog_name=name, standalone_mode=False)
+    except click.ClickException as error:
+        context = getattr(error, "ctx", None)
+        fail(context.command_path if context else name, error.format_message())
+        sys.exit(error.exit_code)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def fail(name: str, message: str) -> None:
+    """Say on stderr, in one line, what went wrong in `name`."""
+    click.echo(f"{name}: {' '.join(message.split())}", err=True)
+
+
+class Refused(click.ClickException):
+    """A RefineError or an interruption, with the context that knows the command's name."""
+
+    def __init__(self, message: str, context: click.Context, exit_code: int) -> None:
+        super().__init__(message)
+        self.ctx = context
+        vars(self)["exit_code"] = exit_code  # click declares it for the class
+
+
+class Command(click.Command):
+    """A command whose RefineErrors and interruptions become one line; `--image` takes several files at once."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, repeat_option(args, "--image"))
+
+    def invoke(self, ctx: click.Context) -> object:
+        try:
+            return super().invoke(ctx)
+        except RefineError as error:
+            raise Refused(str(error), ctx, error.exit_code) from error
+        except KeyboardInterrupt as error:
+            raise Refused("interrupted", ctx, INTERRUPTED) from error
+
+
+def repeat_option(arguments: Sequence[str], option: str) -> list[str]:
+    """`--image a b` as `--image a --image b`, which is what a shell makes of `--image *.tif` and click understands."""
+    spelled: list[str] = []
+    values = -1  # values of `option` so far; -1 outside of it
+    for argument in arguments:
+        if argument == option:
+            values = 0
+        elif argument.startswith("-") and values != 0:
+            values = 1 if argument.startswith(f"{option}=") else -1
+        elif values >= 0:
+            if values:
+                spelled.append(option)
+            values += 1
+        spelled.append(argument)
+    return spelled
+
+
+def numbers(kind: type[int] | type[float], shape: str) -> Parser:
+    """Reads numbers with commas between them, such as `4,3,2`."""
+
+    def parse(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[float, ...] | None:
+        try:
+            return None if value is None else tuple(kind(part) for part in value.split(","))
+        except ValueError as error:
+            raise click.BadParameter(f"{value!r} is not of the form {shape}", context, parameter) from error
+
+    return parse
+
+
+def size(context: click.Context, parameter: click.Parameter, value: str | None) -> int | None:
+    """Reads bytes with a unit, such as `1.5GiB`."""
+    try:
+        return None if value is None else parse_size(value)
+    except InputError as error:
+        raise click.BadParameter(str(error), context, parameter) from error
+
+
+def batch(context: click.Context, parameter: click.Parameter, value: str | None) -> int | str | None:
+    """Reads `auto` or a count."""
+    if value is None or value == "auto":
+        return value
+    try:
+        return int(value)
+    except ValueError as error:
+        raise click.BadParameter(f"{value!r} is neither auto nor a whole number", context, parameter) from error
+
+
+FILE = click.Path(path_type=Path)
+
+
+def setting(name: str, *, flag: str | None = None, **options: Any) -> Callable[[Function], Function]:
+    """The option of one field of Settings, under its name, with its description and its default in the help."""
+    field = Settings.model_fields[name]
+    shown = "" if field.default is None else f"  [default: {options.pop('shown_default', field.default)}]"
+    spelling = flag or f"--{name.replace('_', '-')}"
+    return click.option(spelling, name, default=None, help=f"{field.description}{shown}", **options)
+
+
+@click.group(context_settings=_CONTEXT)
+@click.version_option(__version__, prog_name="refine")
+def refine() -> None:
+    """Turn rough masks of images into accurate ones, at the images' own resolution, whatever their size."""
+
+
+@refine.command(cls=Command, context_settings=_CONTEXT)
+@click.option("--image", "images", multiple=True, required=True, metavar="FILE...", help=_IMAGE)
+@click.option("--mask", type=FILE, help=_MASK)
+@click.option("--out", metavar="PATH", help="result (.tif, .png) or folder  [default: <stem>_mask beside the image]")
+@setting("align", type=click.Choice(["fit", "stretch"]))
+@setting("reach", type=float, metavar="PX")
+@setting("coarse", type=click.Choice(["mos_l", "isnet"]))
+@setting("coarse_checkpoint", type=FILE)
+@setting("checkpoint", type=FILE)
+@setting("tile", type=int, metavar="PX")
+@setting("overlap", type=int, metavar="PX")
+@setting("select", type=click.Choice(["boundary", "all"]))
+@setting("bands", callback=numbers(int, "R,G,B"), metavar="R,G,B")
+@setting("range", callback=numbers(float, "LOW,HIGH"), metavar="LOW,HIGH")
+@setting("max_memory", callback=size, metavar="SIZE", shown_default="4GiB")
+@setting("batch", callback=batch, metavar="auto|N")
+@setting("device", type=click.Choice(["auto", "cpu", "cuda"]))
+@setting("binary", flag="--binary/--soft", is_flag=True, shown_default="soft")
+@setting("threshold", type=float)
+@setting("roi", callback=numbers(int, "ROW,COL,HEIGHT,WIDTH"), metavar="ROW,COL,HEIGHT,WIDTH")
+@setting("overwrite", is_flag=True, shown_default="no")
+@click.option("--preview", metavar="PATH", help="also draw before and after: a file, or a folder for several images")
+@click.option("--report", type=FILE, help="also write what was done, as JSON")
+@click.option("--plan", is_flag=True, help="print what would be done, and stop before a pixel is read")
+@click.pass_context
+def infer(
+    context: click.Context,
+    /,
+    images: tuple[str, ...],
+    mask: Path | None,
+    out: str | None,
+    preview: str | None,
+    report: Path | None,
+    plan: bool,
+    **values: object,
+) -> int:
+    """Refine the masks of images."""
+    settings = Settings(**{name: value for name, value in values.items() if value is not None})
+    if mask is not None and (settings.coarse or settings.coarse_checkpoint):
+        option = "--coarse" if settings.coarse else "--coarse-checkpoint"
+        raise click.UsageError(f"{option} makes the first mask, but --mask gives it; leave one of them out", context)
+
+    from refine.infer import Request, print_plans, refine_images
+
+    request = Request(images, mask, out, preview, report, settings)
+    return print_plans(request) if plan else refine_images(request, name=context.command_path)
+
+
+@refine.command(cls=Command, context_settings=_CONTEXT)
+@click.option("--config", type=FILE, required=True, help="JSON config of the run, such as configs/MOS_H_lite.json")
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
+@click.option("--precision", type=click.Choice(["auto", "fp32", "bf16"]), default="auto", show_default=True)
+@click.option("--workers", type=click.IntRange(min=0), default=1, show_default=True, help="processes that make samples")
+@click.option("--run", "folder", type=FILE, help="folder of the run  [default: runs/<config's stem>]")
+@click.option("--data", "data", multiple=True, metavar="NAME=PATH", help="another path for a part of the config's data")
+@click.option(
+    "--resume",
+    is_flag=False,
+    flag_value="newest",
+    metavar="[PATH]",
+    help="go on from the newest readable state of the run, or from PATH",
+)
+@click.option("--extend", type=click.IntRange(min=1), metavar="STEPS", help="with --resume: a longer schedule")
+@click.option("--stop-after", type=click.FloatRange(min=0, min_open=True), metavar="MINUTES", help="save, and leave")
+def train(
+    config: Path,
+    device: str,
+    precision: str,
+    workers: int,
+    folder: Path | None,
+    data: tuple[str, ...],
+    resume: str | None,
+    extend: int | None,
+    stop_after: float | None,
+) -> int:
+    """Train a network from a JSON config, or go on with it."""
+    if extend is not None and resume is None:
+        raise InputError("--extend goes on with a run; add --resume")
+    paths = dict(_name_and_path(entry) for entry in data)
+
+    from refine.train import train_network
+
+    return train_network(
+        config,
+        folder=folder,
+        data_paths=paths,
+        device=device,
+        precision=precision,
+        workers=workers,
+        resume=resume,
+        extend=extend,
+        stop_after_minutes=stop_after,
+    )
+
+
+def _name_and_path(entry: str) -> tuple[str, str]:
+    name, separator, path = entry.partition("=")
+    if not name or not separator or not path:
+        raise InputError(f"--data {entry}: write NAME=PATH")
+    return name, path
+
+
+@refine.command(cls=Command, context_settings=_CONTEXT)
+@click.option("--pred", "prediction", type=FILE, required=True, help="folder of masks to score")
+@click.option("--truth", type=FILE, required=True, help="folder of true masks with the same stems")
+@click.option("--before", type=FILE, help="folder of masks that --pred was refined from, to score the difference")
+@click.option("--json", "json_path", type=FILE, help="also write the figures of every image, as fractions")
+def evaluate(prediction: Path, truth: Path, before: Path | None, json_path: Path | None) -> int:
+    """Score masks against the truth: IoU, mean boundary accuracy, Boundary IoU, mean absolute error."""
+    from refine.evaluate import evaluate_folders
+
+    return evaluate_folders(prediction, truth, before=before, json_path=json_path)

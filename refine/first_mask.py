@@ -1,0 +1,89 @@
+"""The first mask of a run: what is known of it before a pixel is read, and how a network makes one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import ceil
+from pathlib import Path
+
+import numpy as np
+
+from refine.coarse import coarse_decimation, make_coarse
+from refine.errors import InputError, MemoryBudgetError
+from refine.masks import Align, check_fit
+from refine.memory import BASELINE_BYTES, MIB
+from refine.networks import Networks, load_coarse
+from refine.raster import read_header
+from refine.softness import measure_ramp
+from refine.sources import ArrayMask, ImageSource, MaskSource
+
+
+@dataclass(frozen=True, slots=True)
+class MaskFacts:
+    """What the plan needs to know of a first mask."""
+
+    height: int
+    width: int
+    is_network_output: bool
+    is_hard: bool | None = None  # None: only its pixels tell
+    ramp: float | None = None  # measured, of a soft mask of the image's size
+
+
+def facts_of_file(path: Path, image_size: tuple[int, int], align: Align) -> MaskFacts:
+    """From the file's header alone. Raises InputError for what is no mask, or another image's."""
+    height, width = _size_of(path)
+    check_fit(path, (height, width), image_size, align)
+    return MaskFacts(height, width, is_network_output=False)
+
+
+def facts_of_mask(mask: MaskSource, image_size: tuple[int, int]) -> MaskFacts:
+    """From a mask that can be read; the blur of a soft one at the image's size is measured."""
+    is_at_image_size = mask.height >= image_size[0] - 1 and mask.width >= image_size[1] - 1
+    ramp = None
+    if is_at_image_size and not mask.is_hard:
+        measured = measure_ramp(mask)
+        # In pixels of the image, which may have fewer than the mask.
+        ramp = None if measured is None else measured * image_size[0] / mask.height
+    return MaskFacts(mask.height, mask.width, is_network_output=False, is_hard=mask.is_hard, ramp=ramp)
+
+
+def facts_by_network(networks: Networks, image_size: tuple[int, int]) -> MaskFacts:
+    """Of the mask that the coarse network will make."""
+    height, width = networks.coarse_map_size(*image_size)
+    return MaskFacts(height, width, is_network_output=True, is_hard=False)
+
+
+def mask_by_network(
+    image: ImageSource, networks: Networks, decimations: Sequence[int], budget_bytes: int
+) -> MaskSource:
+    """The coarse network's mask of the image. The network is loaded for it and dropped afterwards.
+
+    The levels `decimations` of the image are made readable in the same sweep as the one that the network reads.
+    Raises MemoryBudgetError if the network alone needs more than the budget.
+    """
+    network = load_coarse(networks)
+    # The networks of the torch backend know what they need; others need not.
+    needed = getattr(network, "weight_bytes", 0) + getattr(network, "activation_bytes", 0)
+    needed += BASELINE_BYTES[networks.device] if networks.device == "cpu" else 0
+    if needed > budget_bytes:
+        raise MemoryBudgetError(
+            f"--max-memory {budget_bytes // MIB}MiB is too small for --coarse {networks.coarse}, which needs"
+            f" {ceil(needed / MIB)}MiB; raise it, or give --mask"
+        )
+    decimation = coarse_decimation(image.height, image.width, network.input_height, network.input_width)
+    image.prepare(sorted({*decimations, decimation} - {1}, reverse=True))
+    return ArrayMask(make_coarse(image, network))
+
+
+def _size_of(path: Path) -> tuple[int, int]:
+    if path.suffix.lower() != ".npy":
+        header = read_header(path)
+        return header.height, header.width
+    try:
+        shape = np.load(path, mmap_mode="r", allow_pickle=False).shape
+    except (OSError, ValueError, EOFError) as error:
+        raise InputError(f"{path}: is not a .npy file, or is cut short: {error}") from error
+    if len(shape) < 2:
+        raise InputError(f"{path}: holds an array of shape {shape}; a mask is (height, width)")
+    return int(shape[0]), int(shape[1])

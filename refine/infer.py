@@ -1,0 +1,167 @@
+"""`refine infer` behind its arguments: which images, where to, a bar on the terminal, one line for each result."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+import click
+from pydantic import JsonValue
+from tqdm import tqdm
+
+from refine.api import plan_raster, refine_raster
+from refine.errors import InputError, RasterError, RefineError
+from refine.inputs import Job, make_jobs
+from refine.networks import choose_networks, likely_device
+from refine.raster import check_output, default_output, read_header
+from refine.report import write_text
+from refine.settings import Settings
+
+_PREVIEW_SUFFIXES = (".jpg", ".jpeg", ".png")
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What was typed."""
+
+    images: tuple[str, ...]
+    mask: Path | None
+    out: str | None
+    preview: str | None
+    report: Path | None
+    settings: Settings
+
+
+def refine_images(request: Request, *, name: str) -> int:
+    """Refine all images; the exit code, 0 if nothing failed.
+
+    What concerns the whole run is checked first, and raises RefineError before anything is written. An image that fails
+    says so on stderr in one line that begins with `name`; the others go on.
+    """
+    jobs, previews = _prepare(request)
+    _check_places(request, jobs, previews)
+    exit_code = 0
+    records: list[JsonValue] = []
+    for job, preview in zip(jobs, previews, strict=True):
+        try:
+            with Bar(job.image.name) as bar:
+                report = refine_raster(
+                    job.image, job.out, job.mask, settings=request.settings, preview=preview, progress=bar
+                )
+        except RefineError as error:
+            click.echo(f"{name}: {' '.join(str(error).split())}", err=True)
+            exit_code = error.exit_code
+            records.append({"image": str(job.image), "error": str(error)})
+            continue
+        records.append(report.model_dump(mode="json"))
+        click.echo(report.summary())
+        for note in report.notes:
+            click.echo(f"  {note}")
+    if request.report is not None and (len(jobs) > 1 or not exit_code):
+        content = records[0] if len(jobs) == 1 else records
+        write_text(request.report, json.dumps(content, indent=2) + "\n")
+    return exit_code
+
+
+def print_plans(request: Request) -> int:
+    """Print what would be done with each image, without reading a pixel; the exit code."""
+    jobs, _ = _prepare(request)
+    for job in jobs:
+        plan = plan_raster(job.image, job.mask, settings=request.settings)
+        click.echo(f"{job.image} -> {job.out}\n{plan.describe()}")
+    return 0
+
+
+class Bar:
+    """A Progress on the terminal: windows a second and the time left, level by level; nothing elsewhere."""
+
+    def __init__(self, title: str) -> None:
+        self._title = title
+        self._bar: tqdm | None = None
+        self._run = 0
+
+    def begin(self, level: int, levels: int, window_rows: int, windows: int) -> None:
+        self._close()
+        title = self._title if levels == 1 else f"{self._title} {level + 1}/{levels}"
+        self._bar = tqdm(total=windows, desc=title, unit=" windows", disable=None, leave=False)
+        self._run = 0
+
+    def advance(self, window_rows: int, run: int, skipped: int) -> None:
+        if self._bar is not None:
+            self._run += run
+            self._bar.set_postfix(run=self._run, refresh=False)
+            self._bar.update(run + skipped)
+
+    def __enter__(self) -> Bar:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._close()
+
+    def _close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+
+def _prepare(request: Request) -> tuple[tuple[Job, ...], tuple[Path | None, ...]]:
+    """The jobs and their previews; the checkpoints are checked by their headers."""
+    jobs = make_jobs(request.images, mask=request.mask, out=request.out, suffix_of=_suffix_of)
+    choose_networks(request.settings, likely_device(request.settings), needs_coarse=request.mask is None)
+    return jobs, _previews(request.preview, jobs)
+
+
+def _suffix_of(image: Path) -> str:
+    try:
+        return default_output(read_header(image)).suffix
+    except RefineError:
+        return ".tif"  # it is said when the image's turn comes, so that it stops no other
+
+
+def _previews(preview: str | None, jobs: Sequence[Job]) -> tuple[Path | None, ...]:
+    """A picture for each job: the file, for one image, or `<stem>_preview.png` in the folder."""
+    if preview is None:
+        return (None,) * len(jobs)
+    path = Path(preview)
+    if path.is_dir() or preview.endswith("/") or len(jobs) > 1:
+        if any(path.resolve() == job.out.parent.resolve() for job in jobs) and len(jobs) > 1:
+            raise InputError(f"--preview {preview}: is the folder of the results; give another one")
+        return tuple(path / f"{job.image.stem}_preview.png" for job in jobs)
+    if path.suffix.lower() not in _PREVIEW_SUFFIXES:
+        raise InputError(f"--preview {preview}: end it in .png or .jpg, or in / for a folder")
+    return (path,)
+
+
+def _check_places(request: Request, jobs: Sequence[Job], previews: Sequence[Path | None]) -> None:
+    """Everything that is written has a place, and nothing is replaced unasked. Makes folders that were asked for."""
+    folders = {job.out.parent for job in jobs if request.out is not None and Path(request.out) == job.out.parent}
+    folders |= {path.parent for path in previews if path is not None and Path(request.preview or "") == path.parent}
+    for folder in folders:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RasterError(f"{folder}: cannot be made: {error.strerror}") from error
+    overwrite = request.settings.overwrite
+    for job, preview in zip(jobs, previews, strict=True):
+        check_output(job.out, job.image, overwrite=overwrite)
+        if preview is not None:
+            _check_extra("--preview", preview, job, overwrite=overwrite)
+    if request.report is not None:
+        for job in jobs:
+            _check_extra("--report", request.report, job, overwrite=overwrite)
+
+
+def _check_extra(option: str, path: Path, job: Job, *, overwrite: bool) -> None:
+    if path.resolve() in {other.resolve() for other in (job.image, job.out, job.mask) if other is not None}:
+        raise InputError(f"{option} {path}: is the image, its mask or its result; give another name")
+    if path.is_dir():
+        raise InputError(f"{option} {path}: is a folder; give a file")
+    if path.exists() and not overwrite:
+        raise InputError(f"{option} {path}: exists already; give --overwrite or another name")
+    if not path.parent.is_dir():
+        raise InputError(f"{option} {path}: the folder {path.parent} does not exist")

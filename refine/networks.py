@@ -1,0 +1,158 @@
+"""Which networks a run uses, from its settings alone; checkpoints are checked by their headers.
+
+Torch is imported by `load_refiner`, `load_coarse` and `resolve_device`, and by nothing else here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from types import MappingProxyType
+from typing import Literal
+
+from refine import backends
+from refine.coarse import CoarseNetwork, coarse_size
+from refine.errors import CheckpointError, InputError
+from refine.memory import LITE_COST, MIB, MeasuredCost
+from refine.models.metadata import Metadata, read_header, read_metadata
+from refine.models.registry import NETWORKS
+from refine.plan import MINIMUM_TILE, Device
+from refine.settings import Settings
+from refine.shipped import default_checkpoint, shipped_names
+from refine.sources import Refiner
+
+CoarseKind = Literal["mos_l", "isnet"]
+
+STRIDES: Mapping[str, int] = MappingProxyType({"mos_h": 8, "mos_h_lite": 16})
+"""A tile must be a multiple of this; the networks say the same of themselves."""
+
+PIXEL_BYTES: Mapping[str, float] = MappingProxyType({"mos_h": 3300.0, "mos_h_lite": LITE_COST.pixel_bytes})
+"""Activations of one call for each pixel of its windows, with the reference encoders, in float32."""
+
+_ISNET_HELP = (
+    "--coarse isnet: no weights of IS-Net come with refine; get isnet-general-use.pth of the project xuebinqin/DIS and"
+    " give --coarse-checkpoint FILE"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Networks:
+    """The refining network of a run, and the coarse one where it needs a first mask."""
+
+    device: Device
+    checkpoint: Path
+    metadata: Metadata
+    coarse: CoarseKind | None
+    coarse_checkpoint: Path | None
+    coarse_architecture: str
+    coarse_side: int  # height and width of what the coarse network sees
+
+    @property
+    def stride(self) -> int:
+        return STRIDES[self.metadata.architecture]
+
+    @property
+    def cost(self) -> MeasuredCost:
+        """What the refining network takes, as far as its name and file tell."""
+        pixel_bytes = PIXEL_BYTES[self.metadata.architecture]
+        return MeasuredCost(float32_bytes(self.checkpoint), pixel_bytes, LITE_COST.call_bytes)
+
+    def coarse_map_size(self, height: int, width: int) -> tuple[int, int]:
+        """Height and width of the first mask that the coarse network makes of an image."""
+        return coarse_size(height, width, self.coarse_side, self.coarse_side)
+
+
+def choose_networks(settings: Settings, device: Device, *, needs_coarse: bool) -> Networks:
+    """The networks of `settings`: their checkpoints or the shipped ones, lite ones on a CPU.
+
+    Raises CheckpointError if a file is missing, broken, or another network's; InputError if none can be chosen.
+    """
+    checkpoint = settings.checkpoint or _shipped("mos_h", device)
+    metadata = _read(checkpoint, option="--checkpoint", role="refiner")
+    stride = STRIDES[metadata.architecture]
+    if settings.tile % stride:
+        fits = max(MINIMUM_TILE, round(settings.tile / stride) * stride)
+        raise InputError(
+            f"--tile {settings.tile} is not a multiple of the network's stride {stride}; try --tile {fits}"
+        )
+    if not needs_coarse:
+        return Networks(device, checkpoint, metadata, None, None, "", 0)
+    kind: CoarseKind = settings.coarse or "mos_l"
+    coarse_checkpoint = settings.coarse_checkpoint
+    if coarse_checkpoint is None and kind == "isnet" and "isnet" not in shipped_names():
+        raise InputError(_ISNET_HELP)
+    if coarse_checkpoint is None:
+        coarse_checkpoint = _shipped(kind, device)
+    architecture, side = _coarse_facts(coarse_checkpoint, kind)
+    return Networks(device, checkpoint, metadata, kind, coarse_checkpoint, architecture, side)
+
+
+def load_refiner(networks: Networks) -> Refiner:
+    """The refining network, on its device."""
+    return backends.load_refiner(networks.checkpoint, device=networks.device)
+
+
+def load_coarse(networks: Networks) -> CoarseNetwork:
+    """The coarse network, on its device."""
+    assert networks.coarse_checkpoint is not None
+    return backends.load_coarse(networks.coarse_checkpoint, kind=networks.coarse, device=networks.device)
+
+
+def resolve_device(settings: Settings) -> Device:
+    """The device of a run, as torch sees it. Raises InputError if it is not there."""
+    from refine.backends.precision import choose_device
+
+    return "cuda" if choose_device(settings.device).type == "cuda" else "cpu"
+
+
+def likely_device(settings: Settings) -> Device:
+    """The device that a run would use, told without torch: where NVIDIA's driver is, CUDA is taken to be."""
+    if settings.device != "auto":
+        return settings.device
+    return "cuda" if Path("/proc/driver/nvidia/version").exists() else "cpu"
+
+
+def float32_bytes(checkpoint: Path) -> int:
+    """What the weights take in memory, where they are float32 whatever the file holds."""
+    entries = (entry for name, entry in read_header(checkpoint).items() if name != "__metadata__")
+    return MIB + sum(4 * prod(entry["shape"]) for entry in entries if isinstance(entry, dict))
+
+
+def _shipped(name: str, device: Device) -> Path:
+    """On a GPU the full network if it is there, else the lite one."""
+    if f"{name}_lite" not in NETWORKS or (device == "cuda" and name in shipped_names()):
+        return default_checkpoint(name)
+    return default_checkpoint(f"{name}_lite")
+
+
+def _coarse_facts(checkpoint: Path, kind: CoarseKind) -> tuple[str, int]:
+    """Architecture of a coarse checkpoint, and the side of what it sees."""
+    if kind == "isnet" and not _is_ours(checkpoint):
+        return kind, NETWORKS[kind].side
+    metadata = _read(checkpoint, option="--coarse-checkpoint", role="coarse")
+    if metadata.architecture not in (kind, f"{kind}_lite"):
+        raise CheckpointError(f"{checkpoint}: holds {metadata.architecture}, not {kind}; give --coarse with its name")
+    return metadata.architecture, metadata.preprocessing.height or NETWORKS[metadata.architecture].side
+
+
+def _is_ours(checkpoint: Path) -> bool:
+    """Whether the file says of itself what it is; published weights do not."""
+    if checkpoint.suffix != ".safetensors":
+        if not checkpoint.is_file():
+            raise CheckpointError(f"{checkpoint}: does not exist; give --coarse-checkpoint FILE")
+        return False
+    entries = read_header(checkpoint).get("__metadata__")
+    return isinstance(entries, dict) and "architecture" in entries
+
+
+def _read(checkpoint: Path, *, option: str, role: Literal["coarse", "refiner"]) -> Metadata:
+    if checkpoint.is_dir():
+        raise CheckpointError(f"{checkpoint}: is a folder; give {option} FILE")
+    metadata = read_metadata(checkpoint)
+    network = NETWORKS.get(metadata.architecture)
+    if network is None or network.role != role:
+        wanted = " or ".join(name for name, other in NETWORKS.items() if other.role == role)
+        raise CheckpointError(f"{checkpoint}: holds {metadata.architecture}, but {option} needs {wanted}")
+    return metadata

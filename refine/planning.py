@@ -1,0 +1,81 @@
+"""From settings, header, first mask and network to the plan's numbers."""
+
+from __future__ import annotations
+
+from typing import TypedDict
+
+import numpy as np
+
+from refine.first_mask import MaskFacts
+from refine.geometry import Window
+from refine.masks import MASK_BYTES
+from refine.memory import BASELINE_BYTES, NetworkCost
+from refine.networks import Networks
+from refine.plan import Device, Plan, Select, make_plan
+from refine.raster import LEVEL_BYTES, Header, sweep_bytes
+from refine.settings import Settings
+from refine.sources import ArrayImage
+
+
+def plan_for_raster(
+    header: Header, facts: MaskFacts, networks: Networks, settings: Settings, cost: NetworkCost
+) -> Plan:
+    """The plan for a raster; what reading it takes beside the sweep is counted with the libraries."""
+    pixels = header.height * header.width
+    beside = header.decoder_bytes + sweep_bytes(header) + min(LEVEL_BYTES, 4 * pixels) + min(MASK_BYTES, 4 * pixels)
+    return make_plan(
+        header.height,
+        header.width,
+        **_common(facts, networks, settings),
+        cost=cost,
+        baseline_bytes=BASELINE_BYTES[networks.device] + beside,
+        block_height=header.block_height,
+        bands=min(header.bands, 4),
+        sample_bytes=np.dtype(header.dtype).itemsize,
+        overviews=header.overviews,
+        has_invalid=header.has_invalid,
+    )
+
+
+def plan_for_array(
+    source: ArrayImage, facts: MaskFacts, networks: Networks, settings: Settings, cost: NetworkCost
+) -> Plan:
+    """The plan for an array; the user's own arrays are not counted against the budget."""
+    common = _common(facts, networks, settings)
+    return make_plan(source.height, source.width, **common, cost=cost, has_invalid=source.has_invalid)
+
+
+class _Common(TypedDict):
+    mask_height: int
+    mask_width: int
+    mask_is_network_output: bool
+    mask_ramp: float | None
+    is_hard: bool | None
+    tile: int
+    overlap: int
+    reach: float | None
+    select: Select
+    batch: int | None
+    budget_bytes: int
+    device: Device
+    roi: Window | None
+    stride: int
+
+
+def _common(facts: MaskFacts, networks: Networks, settings: Settings) -> _Common:
+    return {
+        "mask_height": facts.height,
+        "mask_width": facts.width,
+        "mask_is_network_output": facts.is_network_output,
+        "mask_ramp": facts.ramp,
+        "is_hard": facts.is_hard,
+        "tile": settings.tile,
+        "overlap": settings.overlap,
+        "reach": settings.reach,
+        "select": settings.select,
+        "batch": None if settings.batch == "auto" else settings.batch,
+        "budget_bytes": settings.max_memory,
+        "device": networks.device,
+        "roi": None if settings.roi is None else Window(*settings.roi),
+        "stride": networks.stride,
+    }

@@ -1,0 +1,49 @@
+"""Fixtures that several test modules share: untrained checkpoints, and a small photograph-like pair."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+
+@pytest.fixture(scope="session")
+def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with an untrained `mos_h_lite.safetensors`, which changes nothing, and `mos_l_lite.safetensors`."""
+    import torch
+
+    from refine import __version__
+    from refine.models import build_model
+    from refine.models.checkpoint import save_checkpoint
+    from refine.models.metadata import Metadata
+    from refine.models.registry import default_preprocessing, full_config
+
+    folder = tmp_path_factory.mktemp("checkpoints")
+    for name in ("mos_h_lite", "mos_l_lite"):
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            model = build_model(name)
+        metadata = Metadata(
+            refine_version=__version__,
+            architecture=name,
+            config=full_config(name).model_dump(mode="json"),
+            preprocessing=default_preprocessing(name, model),
+            licence="none",
+        )
+        save_checkpoint(folder / f"{name}.safetensors", model.state_dict(), metadata)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def photograph() -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """A textured blob on textured ground, (300, 400, 3) RGB, and its true mask, 0 and 255."""
+    rng = np.random.default_rng(7)
+    rows, cols = np.mgrid[:300, :400]
+    angle = np.arctan2(rows - 150, cols - 210)
+    inside = np.hypot(rows - 150, cols - 210) < 90 + 14 * np.sin(5 * angle)
+    colours = np.where(inside[:, :, None], (200, 120, 60), (40, 90, 140)) + rng.normal(0, 12, (300, 400, 3))
+    image = cv2.GaussianBlur(colours.clip(0, 255).astype(np.uint8), (3, 3), 0)
+    return np.asarray(image, np.uint8), inside.astype(np.uint8) * 255
