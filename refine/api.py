@@ -22,14 +22,14 @@ from refine.geometry import Mask
 from refine.masks import fits, open_mask
 from refine.models.metadata import sha256
 from refine.networks import Networks, choose_networks, likely_device, load_refiner, resolve_device
-from refine.plan import Plan
+from refine.plan import Device, Plan
 from refine.planning import plan_for_array, plan_for_raster
 from refine.raster import Header, check_output, create_mask, foreground_from, open_image, read_header
 from refine.report import NetworkEntry, Report, level_entries, peak_memory_bytes, versions
 from refine.settings import Settings
-from refine.sources import ArrayMask, ArraySink, Progress
+from refine.sources import ArrayImage, ArrayMask, ArraySink, MaskSource, Progress, Refiner
 
-__all__ = ["Report", "Settings", "plan_raster", "refine_array", "refine_raster"]
+__all__ = ["Report", "Settings", "plan_raster", "refine_array", "refine_raster", "refine_with"]
 
 
 def refine_array(
@@ -51,26 +51,25 @@ def refine_array(
     if checkpoint is not None:
         settings = settings.model_copy(update={"checkpoint": Path(checkpoint)})
     source = array_image(image, bands=settings.bands, value_range=settings.range)
-    size = (source.height, source.width)
-    given = None if mask is None else ArrayMask(np.asarray(mask))
-    networks = choose_networks(settings, resolve_device(settings), needs_coarse=given is None)
-    if given is None:
-        facts = facts_by_network(networks, size)
-        plan = plan_for_array(source, facts, networks, settings, networks.cost)
+    device = resolve_device(settings)
+    networks = choose_networks(settings, device, needs_coarse=mask is None)
+    if mask is None:
+        facts = facts_by_network(networks, (source.height, source.width))
+        plan = plan_for_array(source, facts, settings, device, networks.stride, networks.cost)
         first = mask_by_network(source, networks, plan.decimations, settings.max_memory)
     else:
-        _check_fit(given, size, settings)
-        first, facts = given, facts_of_mask(given, size)
-        plan_for_array(source, facts, networks, settings, networks.cost)
-    refiner = load_refiner(networks)
-    plan = plan_for_array(source, facts, networks, settings, refiner)
-    sink = ArraySink(plan.output.height, plan.output.width, np.float32)
-    refine_mask(source, first, refiner, plan, sink, as_float=True)
-    refined = sink.rows.astype(np.float32, copy=False)
-    if settings.binary:
-        shown = np.floor(refined * np.float32(255) + np.float32(0.5))  # cut where the command's 8-bit mask is cut
-        refined = np.asarray(shown >= foreground_from(settings.threshold), np.float32)
-    return refined
+        first, facts = _given(mask, source, settings)
+    return _refined(source, first, facts, load_refiner(networks), device, settings)
+
+
+def refine_with(
+    refiner: Refiner, image: NDArray[np.generic], mask: NDArray[np.generic], *, settings: Settings | None = None
+) -> Mask:
+    """As `refine_array`, with a network that `refine.backends.load_refiner` loaded before: for many images in turn."""
+    settings = settings or Settings()
+    source = array_image(image, bands=settings.bands, value_range=settings.range)
+    first, facts = _given(mask, source, settings)
+    return _refined(source, first, facts, refiner, resolve_device(settings), settings)
 
 
 def refine_raster(
@@ -184,12 +183,27 @@ def _facts(header: Header, mask: Path | None, networks: Networks, settings: Sett
     return facts_by_network(networks, size) if mask is None else facts_of_file(mask, size, settings.align)
 
 
-def _check_fit(mask: ArrayMask, size: tuple[int, int], settings: Settings) -> None:
-    if settings.align == "fit" and not fits((mask.height, mask.width), size):
+def _given(mask: NDArray[np.generic], image: ArrayImage, settings: Settings) -> tuple[ArrayMask, MaskFacts]:
+    first, size = ArrayMask(np.asarray(mask)), (image.height, image.width)
+    if settings.align == "fit" and not fits((first.height, first.width), size):
         raise InputError(
-            f"the mask is {mask.width} x {mask.height} (width x height) but the image is {size[1]} x {size[0]}; give a"
+            f"the mask is {first.width} x {first.height} (width x height) but the image is {size[1]} x {size[0]}; give a"
             ' mask of the same extent, or align="stretch" to stretch it'
         )
+    return first, facts_of_mask(first, size)
+
+
+def _refined(
+    source: ArrayImage, first: MaskSource, facts: MaskFacts, refiner: Refiner, device: Device, settings: Settings
+) -> Mask:
+    plan = plan_for_array(source, facts, settings, device, refiner.stride, refiner)
+    sink = ArraySink(plan.output.height, plan.output.width, np.float32)
+    refine_mask(source, first, refiner, plan, sink, as_float=True)
+    refined = sink.rows.astype(np.float32, copy=False)
+    if settings.binary:
+        shown = np.floor(refined * np.float32(255) + np.float32(0.5))  # cut where the command's 8-bit mask is cut
+        refined = np.asarray(shown >= foreground_from(settings.threshold), np.float32)
+    return refined
 
 
 def _pair(values: tuple[float, ...] | None) -> tuple[float, float] | None:

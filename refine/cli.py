@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar
 
 import click
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     Function = TypeVar("Function", bound=Callable[..., object])
     Parser = Callable[[click.Context, click.Parameter, str | None], object]
 
+NEWEST = "newest"  # what a bare --resume stands for
 INTERRUPTED = 130  # what shells give for a program that SIGINT ended
 _CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 120}
 _IMAGE = "an image file, several, a folder, or a pattern"
@@ -188,12 +189,13 @@ def infer(
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
 @click.option("--precision", type=click.Choice(["auto", "fp32", "bf16"]), default="auto", show_default=True)
 @click.option("--workers", type=click.IntRange(min=0), default=1, show_default=True, help="processes that make samples")
+@click.option("--threads", type=click.IntRange(min=1), help="CPU threads of torch")
 @click.option("--run", "folder", type=FILE, help="folder of the run  [default: runs/<config's stem>]")
 @click.option("--data", "data", multiple=True, metavar="NAME=PATH", help="another path for a part of the config's data")
 @click.option(
     "--resume",
     is_flag=False,
-    flag_value="newest",
+    flag_value=NEWEST,
     metavar="[PATH]",
     help="go on from the newest readable state of the run, or from PATH",
 )
@@ -201,9 +203,10 @@ def infer(
 @click.option("--stop-after", type=click.FloatRange(min=0, min_open=True), metavar="MINUTES", help="save, and leave")
 def train(
     config: Path,
-    device: str,
-    precision: str,
+    device: Literal["auto", "cpu", "cuda"],
+    precision: Literal["auto", "fp32", "bf16"],
     workers: int,
+    threads: int | None,
     folder: Path | None,
     data: tuple[str, ...],
     resume: str | None,
@@ -215,19 +218,23 @@ def train(
         raise InputError("--extend goes on with a run; add --resume")
     paths = dict(_name_and_path(entry) for entry in data)
 
-    from refine.train import train_network
+    from refine.train import TrainRequest, train_network
 
-    return train_network(
-        config,
+    request = TrainRequest(
+        config=config,
         folder=folder,
-        data_paths=paths,
+        data=paths,
         device=device,
         precision=precision,
         workers=workers,
-        resume=resume,
+        threads=threads,
+        resume=resume is not None,
+        resume_from=None if resume in (None, NEWEST) else Path(resume),
         extend=extend,
         stop_after_minutes=stop_after,
     )
+    click.echo(train_network(request))
+    return 0
 
 
 def _name_and_path(entry: str) -> tuple[str, str]:

@@ -26,7 +26,7 @@ def plan_for_raster(
     return make_plan(
         header.height,
         header.width,
-        **_common(facts, networks, settings),
+        **_common(facts, settings, networks.device, networks.stride),
         cost=cost,
         baseline_bytes=BASELINE_BYTES[networks.device] + beside,
         block_height=header.block_height,
@@ -38,10 +38,10 @@ def plan_for_raster(
 
 
 def plan_for_array(
-    source: ArrayImage, facts: MaskFacts, networks: Networks, settings: Settings, cost: NetworkCost
+    source: ArrayImage, facts: MaskFacts, settings: Settings, device: Device, stride: int, cost: NetworkCost
 ) -> Plan:
     """The plan for an array; the user's own arrays are not counted against the budget."""
-    common = _common(facts, networks, settings)
+    common = _common(facts, settings, device, stride)
     return make_plan(source.height, source.width, **common, cost=cost, has_invalid=source.has_invalid)
 
 
@@ -62,7 +62,7 @@ class _Common(TypedDict):
     stride: int
 
 
-def _common(facts: MaskFacts, networks: Networks, settings: Settings) -> _Common:
+def _common(facts: MaskFacts, settings: Settings, device: Device, stride: int) -> _Common:
     return {
         "mask_height": facts.height,
         "mask_width": facts.width,
@@ -75,7 +75,7 @@ def _common(facts: MaskFacts, networks: Networks, settings: Settings) -> _Common
         "select": settings.select,
         "batch": None if settings.batch == "auto" else settings.batch,
         "budget_bytes": settings.max_memory,
-        "device": networks.device,
+        "device": device,
         "roi": None if settings.roi is None else Window(*settings.roi),
-        "stride": networks.stride,
+        "stride": stride,
     }
