@@ -1,0 +1,157 @@
+"""Measures the memory figures that plans are made of, and a whole run against its plan.
+
+    python benchmarks/memory.py                      # baseline and networks: the figures of refine/memory.py
+    python benchmarks/memory.py --side 12000         # also a run over a raster of that side, peak against plan
+
+Each figure comes from a process of its own, since a process that has held memory keeps some of it. Threads are torch's
+default: more threads, more working memory. Peaks are the operating system's (maximum resident set size).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+MIB = 1 << 20
+NETWORKS = ("mos_h_lite", "mos_h")
+BATCHES = (1, 2, 4, 8)
+TILE = 224
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--side", type=int, action="append", default=[], help="also run over a raster of this side")
+    parser.add_argument("--max-memory", default="4GiB", help="budget of that run")
+    parser.add_argument("--measure", nargs="+", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.measure:
+        print(json.dumps(measure(*options.measure)))
+        return
+    baseline = in_new_process("baseline")["peak"]
+    print(f"baseline    {baseline / MIB:8.1f} MiB  interpreter and libraries")
+    for name in NETWORKS:
+        print_network(name)
+    for side in options.side:
+        found = in_new_process("run", str(side), options.max_memory)
+        print(
+            f"{side} x {side}  measured peak {found['peak'] / MIB:.1f} MiB, planned {found['planned'] / MIB:.1f} MiB"
+            f" ({100 * found['peak'] / found['planned']:.0f} %), {found['seconds']:.1f} s"
+        )
+
+
+def print_network(name: str) -> None:
+    """A line of measured peaks by batch, and the line through the smallest and the largest."""
+    found = [in_new_process("network", name, str(batch)) for batch in BATCHES]
+    growths = [figures["growth"] for figures in found]
+    per_window = (growths[-1] - growths[0]) / (BATCHES[-1] - BATCHES[0])
+    peaks = ", ".join(f"{batch}: {growth / MIB:.1f}" for batch, growth in zip(BATCHES, growths, strict=True))
+    print(f"{name:<12}{found[0]['weights'] / MIB:8.1f} MiB  weights")
+    print(f"{'':12}activations of {TILE} px windows by batch, MiB: {peaks}")
+    print(f"{'':12}pixel_bytes={per_window / TILE**2:.0f}, call_bytes={max(0.0, growths[0] - per_window) / MIB:.1f} MiB")
+
+
+def in_new_process(*what: str) -> dict[str, float]:
+    command = [sys.executable, __file__, "--measure", *what]
+    output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    found: dict[str, float] = json.loads(output.splitlines()[-1])
+    return found
+
+
+def measure(what: str, *details: str) -> dict[str, float]:
+    """One figure, in this process."""
+    if what == "baseline":
+        import_libraries()
+        return {"peak": peak_bytes()}
+    if what == "network":
+        return measure_network(details[0], int(details[1]))
+    return measure_run(int(details[0]), details[1])
+
+
+def import_libraries() -> None:
+    """All that a run imports."""
+    import cv2
+    import rasterio
+    import timm
+    import torch
+    import torchvision
+
+    import refine.api
+    import refine.backends.torch_backend
+
+    assert cv2 and rasterio and timm and torch and torchvision and refine
+
+
+def measure_network(name: str, batch: int) -> dict[str, float]:
+    """Growth of the peak by calls of one batch, after the network is loaded."""
+    import numpy as np
+    import psutil
+
+    from refine.backends.torch_backend import TorchRefiner
+    from refine.models import build_model
+    from refine.models.registry import default_preprocessing
+
+    model = build_model(name)
+    refiner = TorchRefiner(model, default_preprocessing(name, model), device="cpu", precision="fp32")
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 256, (batch, TILE, TILE, 3), dtype=np.uint8)
+    coarse = rng.random((batch, TILE, TILE), dtype=np.float32)
+    before = psutil.Process().memory_info().rss
+    for _ in range(3):
+        refiner(image, coarse, 8.0)
+    return {"weights": refiner.weight_bytes, "growth": max(0, peak_bytes() - before)}
+
+
+def measure_run(side: int, max_memory: str) -> dict[str, float]:
+    """`refine_raster` over a tiled raster with a small mask, by a network of random weights."""
+    import numpy as np
+    import rasterio
+    from rasterio.windows import Window
+
+    from refine import __version__
+    from refine.api import Settings, refine_raster
+    from refine.models import build_model
+    from refine.models.checkpoint import Metadata, save_checkpoint
+    from refine.models.registry import default_preprocessing, full_config
+
+    with tempfile.TemporaryDirectory() as folder:
+        image, mask, checkpoint = (Path(folder, name) for name in ("image.tif", "mask.npy", "random.safetensors"))
+        layout = {"tiled": True, "blockxsize": 512, "blockysize": 512, "compress": "deflate", "zlevel": 1}
+        with rasterio.open(
+            image, "w", driver="GTiff", height=side, width=side, count=3, dtype="uint8", crs="EPSG:3857", **layout
+        ) as dataset:
+            ramp = np.arange(side, dtype=np.uint32)
+            for row in range(0, side, 512):
+                rows = ((ramp[None, :] // 7 + np.arange(row, min(row + 512, side))[:, None] // 5) % 256).astype(np.uint8)
+                dataset.write(np.stack([rows] * 3), window=Window(0, row, side, len(rows)))
+        rows, cols = np.mgrid[:336, :336]
+        np.save(mask, (np.sin(rows / 25) * np.cos(cols / 19) > 0.2).astype(np.float32))
+        model = build_model("mos_h_lite")
+        metadata = Metadata(
+            refine_version=__version__,
+            architecture="mos_h_lite",
+            config=full_config("mos_h_lite").model_dump(mode="json"),
+            preprocessing=default_preprocessing("mos_h_lite", model),
+            licence="none: random weights",
+        )
+        save_checkpoint(checkpoint, model.state_dict(), metadata)
+        settings = Settings(checkpoint=checkpoint, max_memory=max_memory, device="cpu")
+        report = refine_raster(image, Path(folder, "out.tif"), mask, settings=settings)
+    return {
+        "peak": report.peak_memory_bytes,
+        "planned": report.planned_peak_bytes,
+        "seconds": report.seconds["total"],
+    }
+
+
+def peak_bytes() -> int:
+    from refine.report import peak_memory_bytes
+
+    return peak_memory_bytes()
+
+
+if __name__ == "__main__":
+    main()
