@@ -1,0 +1,48 @@
+"""Rasters on disk: every read and write of an image. The only package that imports rasterio.
+
+`read_header` tells what a file is, `open_image` gives it to the engine window by window, `create_mask` takes the
+result.
+"""
+
+from refine.raster.gdal import DEFAULT_CACHE_BYTES, gdal_environment, open_dataset
+from refine.raster.georeference import Georeference
+from refine.raster.header import MAX_PIXELS, Header, default_output, read_header
+from refine.raster.reader import (
+    LEVEL_BYTES,
+    RasterImage,
+    needed_cache_bytes,
+    open_image,
+    sweep_bytes,
+    temporary_level_bytes,
+)
+from refine.raster.stored import StoredRaster, open_stored
+from refine.raster.temporary import MemoryLevel, Store, TemporaryLevel, make_store, temporary_bytes
+from refine.raster.writer import MaskFile, check_output, create_mask, foreground_from
+
+__all__ = [
+    "DEFAULT_CACHE_BYTES",
+    "LEVEL_BYTES",
+    "MAX_PIXELS",
+    "Georeference",
+    "Header",
+    "MaskFile",
+    "MemoryLevel",
+    "RasterImage",
+    "Store",
+    "StoredRaster",
+    "TemporaryLevel",
+    "check_output",
+    "create_mask",
+    "default_output",
+    "foreground_from",
+    "gdal_environment",
+    "make_store",
+    "needed_cache_bytes",
+    "open_dataset",
+    "open_image",
+    "open_stored",
+    "read_header",
+    "sweep_bytes",
+    "temporary_bytes",
+    "temporary_level_bytes",
+]

@@ -1,0 +1,117 @@
+"""What the container of an image says that GDAL does not: EXIF orientation, progressive coding, a PNG cut short.
+
+GDAL gives EXIF tags of JPEG only, and an 8-bit PNG that ends too early reads as noise without an error (GDAL 3.10).
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+_ORIENTATION_TAG = 274
+_SHORT = 3
+_MOST_TAGS = 4096  # of the first directory; real ones have some dozens
+
+
+@dataclass(frozen=True, slots=True)
+class Container:
+    """Facts of one file."""
+
+    orientation: int = 1  # EXIF, 1..8; 1 is upright
+    is_progressive: bool = False  # a JPEG whose decoder holds all coefficients
+    is_cut: bool = False  # a PNG that ends before its end mark
+
+
+def read_container(path: Path, driver: str) -> Container:
+    """Facts of the file that `driver` reads; what is missing or malformed counts as absent."""
+    with path.open("rb") as file:
+        try:
+            match driver:
+                case "JPEG":
+                    return _read_jpeg(file)
+                case "PNG":
+                    return _read_png(file)
+                case "WEBP":
+                    return _read_webp(file)
+                case "GTiff":
+                    return Container(_tiff_orientation(file, 0))
+        except struct.error:  # a field beyond the end of the file
+            pass
+    return Container()
+
+
+def _read_jpeg(file: BinaryIO) -> Container:
+    orientation, is_progressive = 1, False
+    for marker, start, _ in _jpeg_segments(file):
+        if marker == 0xE1 and file.read(6) == b"Exif\0\0":
+            orientation = _tiff_orientation(file, start + 6)
+        if marker in (0xC2, 0xC6, 0xCA, 0xCE):
+            is_progressive = True
+    return Container(orientation, is_progressive)
+
+
+def _jpeg_segments(file: BinaryIO) -> Iterator[tuple[int, int, int]]:
+    """Marker, first byte and length of each segment before the pixels; the file stands at the first byte."""
+    position = 2
+    while True:
+        file.seek(position)
+        lead, marker, length = struct.unpack(">BBH", file.read(4))
+        if lead != 0xFF or marker == 0xDA:  # start of scan
+            return
+        if marker == 0xFF:  # a filling byte
+            position += 1
+            continue
+        yield marker, position + 4, length - 2
+        position += 2 + length
+
+
+def _read_png(file: BinaryIO) -> Container:
+    size = file.seek(0, 2)
+    orientation, position = 1, 8
+    while position + 12 <= size:
+        file.seek(position)
+        length, kind = struct.unpack(">I4s", file.read(8))
+        if kind == b"eXIf":
+            orientation = _tiff_orientation(file, position + 8)
+        position += 12 + length
+        if kind == b"IEND":
+            return Container(orientation, is_cut=position > size)
+    return Container(orientation, is_cut=True)
+
+
+def _read_webp(file: BinaryIO) -> Container:
+    size = file.seek(0, 2)
+    position = 12
+    while position + 8 <= size:
+        file.seek(position)
+        kind, length = struct.unpack("<4sI", file.read(8))
+        if kind == b"EXIF":
+            start = position + 8
+            return Container(_tiff_orientation(file, start + 6 if file.read(6) == b"Exif\0\0" else start))
+        position += 8 + length + length % 2
+    return Container()
+
+
+def _tiff_orientation(file: BinaryIO, base: int) -> int:
+    """Tag 274 of the first directory of the TIFF that begins at `base`, which EXIF data is as well; 1 if not told."""
+    file.seek(base)
+    start = file.read(4)
+    order = "<" if start[:2] == b"II" else ">"
+    (version,) = struct.unpack(order + "H", start[2:4])
+    is_big = version == 43
+    if is_big:
+        _, directory = struct.unpack(order + "IQ", file.read(12))
+    else:
+        (directory,) = struct.unpack(order + "I", file.read(4))
+    file.seek(base + directory)
+    count_format, entry_format = ("Q", "HHQ8s") if is_big else ("H", "HHI4s")
+    (count,) = struct.unpack(order + count_format, file.read(struct.calcsize("=" + count_format)))
+    for _ in range(min(count, _MOST_TAGS)):
+        tag, kind, _, value = struct.unpack(order + entry_format, file.read(struct.calcsize("=" + entry_format)))
+        if tag == _ORIENTATION_TAG and kind == _SHORT:
+            (orientation,) = struct.unpack(order + "H", value[:2])
+            return int(orientation) if 1 <= orientation <= 8 else 1
+    return 1

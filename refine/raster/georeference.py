@@ -1,0 +1,85 @@
+"""What ties a raster to the ground, kept by an explicit list: CRS, transform, GCPs and their CRS, RPCs, AREA_OR_POINT.
+
+Never through `dataset.profile`: that carries neither GCPs nor RPCs, but a compression that a mask may not be able to
+have.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from rasterio import Affine
+from rasterio.control import GroundControlPoint
+from rasterio.crs import CRS
+from rasterio.io import DatasetReader
+from rasterio.rpc import RPC
+
+from refine.geometry import Window
+
+
+@dataclass(frozen=True, slots=True)
+class Georeference:
+    """Where a raster lies. `crs` is that of the GCPs where there are any, else that of the transform."""
+
+    crs: CRS | None = None
+    transform: Affine | None = None  # None: not told; a raster with GCPs has none of its own
+    gcps: tuple[GroundControlPoint, ...] = ()
+    rpcs: RPC | None = None
+    area_or_point: str | None = None
+
+    @property
+    def is_empty(self) -> bool:
+        """Nothing ties the raster to the ground."""
+        return self.crs is None and self.transform is None and not self.gcps and self.rpcs is None
+
+    def of_part(self, roi: Window) -> Georeference:
+        """Where a part of the raster lies, given as a window of its pixels."""
+        return replace(
+            self,
+            transform=None if self.transform is None else _moved_transform(self.transform, roi),
+            gcps=tuple(_moved(point, roi) for point in self.gcps),
+            rpcs=None if self.rpcs is None else _moved_rpcs(self.rpcs, roi),
+        )
+
+    def creation_options(self) -> dict[str, object]:
+        """Keywords of `rasterio.open(..., "w")` that write it."""
+        options: dict[str, object] = {}
+        if self.crs is not None:
+            options["crs"] = self.crs
+        if self.gcps:
+            options["gcps"] = list(self.gcps)
+        elif self.transform is not None:
+            options["transform"] = self.transform
+        if self.rpcs is not None:
+            options["rpcs"] = self.rpcs
+        return options
+
+
+def read_georeference(dataset: DatasetReader) -> Georeference:
+    """What the dataset says of its place, all of it or nothing."""
+    gcps, gcps_crs = dataset.gcps
+    transform = None if dataset.transform.is_identity else dataset.transform
+    return Georeference(
+        crs=gcps_crs if gcps else dataset.crs,
+        transform=None if gcps else transform,
+        gcps=tuple(gcps),
+        rpcs=dataset.rpcs,
+        area_or_point=dataset.tags().get("AREA_OR_POINT"),
+    )
+
+
+def _moved_transform(transform: Affine, roi: Window) -> Affine:
+    # Written out: affine 3 deprecates the product that affine 2 has.
+    a, b, c, d, e, f = transform[:6]
+    return Affine(a, b, c + a * roi.col + b * roi.row, d, e, f + d * roi.col + e * roi.row)
+
+
+def _moved(point: GroundControlPoint, roi: Window) -> GroundControlPoint:
+    return GroundControlPoint(
+        row=point.row - roi.row, col=point.col - roi.col, x=point.x, y=point.y, z=point.z, id=point.id, info=point.info
+    )
+
+
+def _moved_rpcs(rpcs: RPC, roi: Window) -> RPC:
+    values = rpcs.to_dict()
+    return RPC(**{**values, "line_off": values["line_off"] - roi.row, "samp_off": values["samp_off"] - roi.col})

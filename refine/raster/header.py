@@ -1,0 +1,143 @@
+"""What a raster says of itself before a pixel is read, and the output that follows from it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from rasterio.io import DatasetReader
+
+from refine.errors import InputError, RasterError
+from refine.raster.container import Container, read_container
+from refine.raster.gdal import open_dataset, without_georeference_warning
+from refine.raster.georeference import Georeference, read_georeference
+from refine.raster.orientation import is_swapped, upright_size
+
+MAX_PIXELS = 10**11
+"""More is taken for a damaged or hostile header: a file of 4 MB can declare 270 GB."""
+
+PNG_SIDE = 65_500
+"""Up to this side other programs open a PNG; above, the mask is a TIFF."""
+
+_PHOTOGRAPHS = ("JPEG", "PNG", "WEBP", "BMP")
+_WITH_OVERVIEWS = ("GTiff", "VRT", "JP2OpenJPEG")  # those of JPEG are its transform cut short, not means
+
+
+@dataclass(frozen=True)
+class Header:
+    """A raster's facts. Height and width are those of the picture as shown, after EXIF orientation."""
+
+    path: Path
+    height: int
+    width: int
+    bands: int
+    dtype: str
+    block_height: int
+    block_width: int
+    overviews: tuple[int, ...]  # exact factors only: an overview of factor f is ceil(H / f) x ceil(W / f)
+    driver: str
+    is_georeferenced: bool
+    orientation: int = 1  # EXIF, applied where it is not 1
+    notes: tuple[str, ...] = ()  # what was decided for the user, one line each
+    has_invalid: bool = False  # nodata, NaN or a mask band may occur
+    decoder_bytes: int = 0  # what the decoder holds beside the block cache
+    georeference: Georeference = field(default_factory=Georeference)
+
+
+def read_header(path: Path, *, max_pixels: int = MAX_PIXELS) -> Header:
+    """The header of a raster; no pixel is read.
+
+    Raises InputError for what is no image, or declares more than `max_pixels`; RasterError if it is damaged.
+    """
+    with open_dataset(path) as dataset, without_georeference_warning():
+        return header_of(dataset, path, max_pixels)
+
+
+def header_of(dataset: DatasetReader, path: Path, max_pixels: int) -> Header:
+    """The header of an open dataset; see `read_header`."""
+    stored_height, stored_width = dataset.height, dataset.width
+    if dataset.count == 0:
+        raise InputError(f"{path}: has no bands")
+    if stored_height * stored_width > max_pixels:
+        size = f"{stored_width} x {stored_height} (width x height)"
+        raise InputError(f"{path}: declares {size} pixels, which is above the limit of {max_pixels}")
+    if dataset.dtypes[0].startswith("complex"):
+        raise InputError(f"{path}: holds complex numbers; give their magnitude")
+    container = read_container(path, dataset.driver)
+    if container.is_cut:
+        raise RasterError(f"{path}: the file is cut short: it ends before its end mark; get it again")
+    georeference = read_georeference(dataset)
+    orientation, notes = _orientation(container, georeference)
+    if len(dataset.subdatasets) > 1:
+        notes = (*notes, f"holds {len(dataset.subdatasets)} pages; the first is used")
+    height, width = upright_size(stored_height, stored_width, orientation)
+    block_height, block_width = dataset.block_shapes[0]
+    return Header(
+        path=path,
+        height=height,
+        width=width,
+        bands=dataset.count,
+        dtype=str(dataset.dtypes[0]),
+        block_height=1 if is_swapped(orientation) else block_height,
+        block_width=width if is_swapped(orientation) else block_width,
+        overviews=_overviews(dataset, path) if orientation == 1 else (),
+        driver=dataset.driver,
+        is_georeferenced=not georeference.is_empty,
+        orientation=orientation,
+        notes=notes,
+        has_invalid=_has_invalid(dataset),
+        decoder_bytes=_decoder_bytes(dataset, container),
+        georeference=georeference,
+    )
+
+
+def default_output(header: Header) -> Path:
+    """Where the mask goes if nothing is said: beside the image, `<stem>_mask.png` for a photograph, else `.tif`."""
+    is_photograph = header.driver in _PHOTOGRAPHS and not header.is_georeferenced
+    suffix = ".png" if is_photograph and max(header.height, header.width) <= PNG_SIDE else ".tif"
+    return header.path.with_name(f"{header.path.stem}_mask{suffix}")
+
+
+def _orientation(container: Container, georeference: Georeference) -> tuple[int, tuple[str, ...]]:
+    """The orientation to apply: a georeference speaks of the stored grid, so there it is not."""
+    if container.orientation == 1:
+        return 1, ()
+    if not georeference.is_empty:
+        return 1, (f"EXIF orientation {container.orientation} is not applied, because the image is georeferenced",)
+    return container.orientation, (f"EXIF orientation {container.orientation} is applied, as viewers do",)
+
+
+def _overviews(dataset: DatasetReader, path: Path) -> tuple[int, ...]:
+    """Factors of the overviews; one whose size is not exactly that of its factor is left out."""
+    if dataset.driver not in _WITH_OVERVIEWS:
+        return ()
+    found: list[int] = []
+    for index, factor in enumerate(dataset.overviews(1)):
+        with open_dataset(path, overview=index) as overview:
+            exact = (-(-dataset.height // factor), -(-dataset.width // factor))
+            is_exact = factor > 1 and (overview.height, overview.width) == exact
+        found.append(factor if is_exact else 0)
+    return tuple(factor for factor in found if factor)
+
+
+def overview_index(dataset: DatasetReader, factor: int) -> int:
+    """Which overview has the factor, counted from 0."""
+    factors: list[int] = dataset.overviews(1)
+    return factors.index(factor)
+
+
+def _has_invalid(dataset: DatasetReader) -> bool:
+    """Whether some pixel may be invalid; alpha does not count, it is a mask of another kind."""
+    flags = {flag.name for band in dataset.mask_flag_enums for flag in band}
+    is_masked = "per_dataset" in flags and "alpha" not in flags
+    return is_masked or "nodata" in flags or str(dataset.dtypes[0]).startswith("float")
+
+
+def _decoder_bytes(dataset: DatasetReader, container: Container) -> int:
+    """Whole-image buffers of decoders: 16-bit coefficients of a progressive JPEG (measured 6 to 7 bytes a pixel for
+    three bands), the pixels themselves of a WebP.
+    """
+    pixels = int(dataset.height * dataset.width * dataset.count)
+    if container.is_progressive:
+        return pixels * 7 // 3
+    return pixels if dataset.driver == "WEBP" else 0

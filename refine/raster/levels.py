@@ -1,0 +1,130 @@
+"""Block means of an image at several decimations, from one sweep over its rows.
+
+Whole-number sums all the way, so that how the rows arrive cannot change a pixel. A decimation that is a multiple of a
+smaller one adds up that one's sums instead of the pixels: a sum of sums is the same sum.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from refine.geometry import RGB, BoolArray
+
+Sums = NDArray[Any]
+"""(n, w, channels) unsigned: red, green, blue and, where pixels may be invalid, how many are valid."""
+
+LevelRows = Callable[[int, RGB, "BoolArray | None"], None]
+"""Takes finished rows of a level: number of the first, (n, w, 3) and (n, w) valid pixels."""
+
+
+class LevelSweep:
+    """Takes the rows of a (height, width) image from the top, gives each level's rows as they are finished."""
+
+    def __init__(self, height: int, width: int, has_invalid: bool, takers: dict[int, LevelRows]) -> None:
+        self._has_invalid = has_invalid
+        self._roots: list[_Node] = []
+        made: dict[int, _Node] = {}
+        for decimation in sorted(takers):
+            parents = [smaller for smaller in made if decimation % smaller == 0]
+            parent = max(parents, default=1)
+            node = _Node(height, width, decimation, parent, takers[decimation])
+            made[decimation] = node
+            (made[parent].children if parent > 1 else self._roots).append(node)
+
+    def feed(self, image: RGB, valid: BoolArray | None) -> None:
+        """The next (n, width, 3) rows and their valid pixels."""
+        rows: Sums = image
+        if self._has_invalid:
+            weight = np.ones(image.shape[:2], np.uint8) if valid is None else valid.astype(np.uint8)
+            rows = np.concatenate([image * weight[:, :, None], weight[:, :, None]], axis=2)
+        for node in self._roots:
+            node.feed(rows)
+
+    def finish(self) -> None:
+        """All rows were fed: hand over the last rows, which the border cuts."""
+        for node in self._roots:
+            node.finish()
+
+
+class _Node:
+    """One decimation: sums `factor` rows and columns of its parent's sums (of pixels, if the parent is 1)."""
+
+    def __init__(self, height: int, width: int, decimation: int, parent: int, take: LevelRows) -> None:
+        self.children: list[_Node] = []
+        self._height, self._width, self._decimation = height, width, decimation
+        self._factor = decimation // parent
+        # Sums of one column of a block of pixels; those of blocks grow with the area.
+        self._dtype = np.uint32 if parent == 1 else np.uint64
+        self._take = take
+        self._row = 0  # first row of the level that is not finished
+        self._open: Sums | None = None  # (w, channels) sum of the rows of the unfinished block row
+        self._open_rows = 0
+
+    def feed(self, rows: Sums) -> None:
+        first = 0
+        if self._open is not None:
+            first = min(self._factor - self._open_rows, len(rows))
+            self._add(rows[:first])
+        whole = (len(rows) - first) // self._factor
+        if whole:
+            stop = first + whole * self._factor
+            groups = rows[first:stop].reshape(whole, self._factor, *rows.shape[1:])
+            self._emit(groups.sum(axis=1, dtype=self._dtype))
+            first = stop
+        if first < len(rows):
+            self._add(rows[first:])
+
+    def finish(self) -> None:
+        if self._open is not None:
+            self._close_block_row()
+        for child in self.children:
+            child.finish()
+
+    def _add(self, rows: Sums) -> None:
+        added = rows.sum(axis=0, dtype=self._dtype)
+        self._open = added if self._open is None else self._open + added
+        self._open_rows += len(rows)
+        if self._open_rows == self._factor:
+            self._close_block_row()
+
+    def _close_block_row(self) -> None:
+        assert self._open is not None
+        block_row, self._open, self._open_rows = self._open[None], None, 0
+        self._emit(block_row)
+
+    def _emit(self, tall: Sums) -> None:
+        """`tall` is (n, w of the parent, channels): rows are summed already, columns are not."""
+        starts = np.arange(0, tall.shape[1], self._factor)
+        sums = np.add.reduceat(tall, starts, axis=1, dtype=np.uint64)
+        count = sums[:, :, 3] if sums.shape[2] == 4 else self._pixel_counts(len(sums), len(starts))
+        doubled = 2 * np.maximum(count, 1)[:, :, None]
+        means = ((2 * sums[:, :, :3] + count[:, :, None]) // doubled).astype(np.uint8)
+        self._take(self._row, means, count > 0 if sums.shape[2] == 4 else None)
+        self._row += len(sums)
+        for child in self.children:
+            child.feed(sums)
+
+    def _pixel_counts(self, rows: int, cols: int) -> NDArray[np.uint64]:
+        d = self._decimation
+        heights = [min(d, self._height - row * d) for row in range(self._row, self._row + rows)]
+        widths = [min(d, self._width - col * d) for col in range(cols)]
+        return np.multiply.outer(np.array(heights, np.uint64), np.array(widths, np.uint64))
+
+
+def decimations_to_sweep(decimations: Sequence[int], overviews: Sequence[int]) -> list[int]:
+    """Those above 1 that no overview serves, ascending."""
+    return sorted({d for d in decimations if d > 1 and serving_overview(d, overviews) is None})
+
+
+def serving_overview(decimation: int, overviews: Sequence[int]) -> int | None:
+    """The factor of the overview that a level is read from: it divides the decimation.
+
+    The coarsest of which a level pixel still averages four, since many overviews are made by picking pixels; else the
+    one of the decimation itself. None if there is none.
+    """
+    dividing = [factor for factor in overviews if factor > 1 and decimation % factor == 0]
+    return max((f for f in dividing if f < decimation), default=max(dividing, default=None))

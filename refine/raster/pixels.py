@@ -1,0 +1,128 @@
+"""Windows of an open dataset as 8-bit RGB with their valid pixels, whatever is stored."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import ceil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rasterio.enums import Resampling
+from rasterio.io import DatasetReader
+from rasterio.windows import Window as RasterWindow
+
+from refine.errors import InputError
+from refine.geometry import RGB, BoolArray, Window
+from refine.raster.gdal import translated
+from refine.raster.layout import Layout, valid_pixels
+from refine.raster.scaling import Scaling, fixed_scaling, percentile_scaling
+
+SAMPLE_SIDE = 1024
+"""Black and white are taken from every k-th pixel, so that the long side keeps at most this many."""
+
+_ENOUGH_SAMPLES = 1 << 20  # where valid pixels are so rare that every k-th finds none
+_STRIP_ROWS = 256  # read at once, at least, so that few calls are made
+_LARGEST_STRIP_ROWS = 1024  # higher blocks are read in several strips, from GDAL's cache
+
+
+@dataclass
+class PixelReader:
+    """Reads one dataset, the raster itself or an overview of it. Not for two threads at once."""
+
+    dataset: DatasetReader
+    path: Path
+    layout: Layout
+    has_invalid: bool
+    scaling: Scaling | None = None  # None: 8 bit as it is
+
+    def read(self, window: Window) -> tuple[RGB, BoolArray | None]:
+        """(h, w, 3) uint8 and (h, w) valid pixels, None if all are. Raises RasterError where the file is damaged."""
+        values, valid = self.read_values(window)
+        return self._colours(values), valid
+
+    def read_values(
+        self, window: Window, shape: tuple[int, int] | None = None
+    ) -> tuple[NDArray[Any], BoolArray | None]:
+        """(bands, h, w) as stored, and the valid pixels; with `shape` every k-th pixel, so that (h, w) is that."""
+        place = RasterWindow(window.col, window.row, window.width, window.height)
+        height, width = shape or (window.height, window.width)
+        options: dict[str, object] = {"window": place, "resampling": Resampling.nearest}
+        bands = list(self.layout.bands)
+        with translated(self.path, f"cannot be read at row {window.row}, column {window.col}"):
+            values = self.dataset.read(bands, out_shape=(len(bands), height, width), **options)
+            valid = valid_pixels(self.layout, values)
+            if self.layout.has_mask_band:
+                is_set = self.dataset.read_masks(bands[0], out_shape=(height, width), **options) != 0
+                valid = is_set if valid is None else valid & is_set
+        return values, None if valid is None or valid.all() else valid
+
+    def choose_scaling(self, value_range: tuple[float, float] | None) -> None:
+        """Decide how values are shown: `value_range`, 8 bit as it is, or percentiles of the whole image.
+
+        Raises InputError if no pixel is valid.
+        """
+        dtype = self.dataset.dtypes[self.layout.bands[0] - 1]
+        has_colours = dtype == "uint8" or self.layout.palette is not None
+        if value_range is not None and self.layout.palette is None:
+            self.scaling = fixed_scaling(value_range, len(self.layout.bands), dtype)
+        elif self.layout.largest is not None:
+            self.scaling = fixed_scaling((0, self.layout.largest), len(self.layout.bands), dtype)
+        if has_colours and not self.has_invalid:
+            return
+        samples, valid = self._sample()
+        if not valid.any():
+            raise InputError(f"{self.path}: no pixel is valid: all are nodata, NaN or masked")
+        if not has_colours and self.scaling is None:
+            self.scaling = percentile_scaling(samples, valid)
+
+    def strips(self) -> list[Window]:
+        """Full-width windows of whole block rows, top to bottom, that cover the dataset."""
+        height, width = self.dataset.height, self.dataset.width
+        rows = strip_rows(int(self.dataset.block_shapes[0][0]))
+        return [Window(row, 0, min(rows, height - row), width) for row in range(0, height, rows)]
+
+    def _colours(self, values: NDArray[Any]) -> RGB:
+        if self.layout.palette is not None:
+            colours: RGB = self.layout.palette[:, :3][values[0]]
+            return colours
+        if self.scaling is None:
+            shown = values
+        else:
+            shown = np.stack([self.scaling.apply(index, band) for index, band in enumerate(values)])
+        if len(shown) == 1:
+            return np.repeat(shown[0][:, :, None], 3, axis=2)
+        return np.ascontiguousarray(shown.transpose(1, 2, 0))
+
+    def _sample(self) -> tuple[NDArray[Any], BoolArray]:
+        """Every k-th pixel, (bands, n), and which band values are valid; if that finds none, all that are valid."""
+        height, width = self.dataset.height, self.dataset.width
+        step = ceil(max(height, width) / SAMPLE_SIDE)
+        sample = self._flat(Window(0, 0, height, width), (ceil(height / step), ceil(width / step)))
+        if sample[1].any() or step == 1:
+            return sample
+        found: list[tuple[NDArray[Any], BoolArray]] = []
+        count = 0
+        for window in self.strips():
+            values, valid = self._flat(window, None)
+            found.append((values[:, valid.any(axis=0)], valid[:, valid.any(axis=0)]))
+            count += found[-1][0].shape[1]
+            if count >= _ENOUGH_SAMPLES:
+                break
+        return np.concatenate([f[0] for f in found], axis=1), np.concatenate([f[1] for f in found], axis=1)
+
+    def _flat(self, window: Window, shape: tuple[int, int] | None) -> tuple[NDArray[Any], BoolArray]:
+        values, valid = self.read_values(window, shape)
+        usable = np.ones(values.shape, np.bool_) if valid is None else np.broadcast_to(valid, values.shape).copy()
+        for index, nodata in enumerate(self.layout.nodata):
+            if nodata is not None:
+                usable[index] &= values[index] != nodata
+        return values.reshape(len(values), -1), usable.reshape(len(values), -1)
+
+
+def strip_rows(block_height: int) -> int:
+    """Rows that a sweep reads at once: whole block rows, unless one of those is too high to hold."""
+    if block_height > _LARGEST_STRIP_ROWS:
+        return _STRIP_ROWS
+    return block_height * ceil(_STRIP_ROWS / block_height)

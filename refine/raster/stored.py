@@ -1,0 +1,64 @@
+"""A raster's numbers as they are stored, strip by strip and upright: for masks, which are no pictures to look at."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rasterio.enums import ColorInterp
+from rasterio.io import DatasetReader
+from rasterio.windows import Window as RasterWindow
+
+from refine.geometry import Window
+from refine.raster.gdal import open_dataset, translated, without_georeference_warning
+from refine.raster.header import MAX_PIXELS, Header, header_of
+from refine.raster.layout import largest_of_few_bits, read_palette
+from refine.raster.orientation import upright, upright_window
+from refine.raster.pixels import strip_rows
+
+
+@dataclass(frozen=True)
+class StoredRaster:
+    """An open raster, upright; made by `open_stored`."""
+
+    header: Header
+    has_alpha: bool  # the last band is alpha
+    palette: NDArray[np.uint8] | None  # (entries, 4) RGBA of each index
+    largest: int | None  # of values with fewer than 8 bits
+    nodata: float | None  # of band 1
+    _dataset: DatasetReader
+
+    def strips(self) -> Iterator[tuple[Window, NDArray[Any]]]:
+        """All pixels, each once, in an order that the format likes: a window when upright, and its (h, w, bands).
+
+        Raises RasterError where the file is damaged.
+        """
+        height, width, orientation = self._dataset.height, self._dataset.width, self.header.orientation
+        rows = strip_rows(int(self._dataset.block_shapes[0][0]))
+        for row in range(0, height, rows):
+            place = Window(row, 0, min(rows, height - row), width)
+            with translated(self.header.path, f"cannot be read at row {row}"):
+                values = self._dataset.read(window=RasterWindow(0, row, width, place.height))
+            yield upright_window(place, height, width, orientation), upright(values.transpose(1, 2, 0), orientation)
+
+
+@contextmanager
+def open_stored(path: Path, *, max_pixels: int = MAX_PIXELS) -> Iterator[StoredRaster]:
+    """The raster at `path`, closed afterwards. Raises InputError for what is no image, RasterError if it is damaged."""
+    with open_dataset(path) as dataset:
+        with without_georeference_warning():
+            header = header_of(dataset, path, max_pixels)
+        palette = read_palette(dataset) if dataset.count == 1 else None
+        yield StoredRaster(
+            header=header,
+            has_alpha=dataset.count in (2, 4) and dataset.colorinterp[-1] == ColorInterp.alpha,
+            palette=palette,
+            largest=None if palette is not None else largest_of_few_bits(dataset, 1),
+            nodata=dataset.nodatavals[0],
+            _dataset=dataset,
+        )

@@ -1,0 +1,316 @@
+"""The mask on its way to disk: rows in, one whole file out, or nothing.
+
+Rows are collected to whole block rows and written once, to a tiled GeoTIFF under a hidden name beside the output. It is
+then closed, opened again, compared with what was written, flushed to the disk and renamed; a PNG is a copy made from
+it. So whatever kills the process, no file stands under the output's name that is not whole: a GeoTIFF whose writer was
+killed opens without an error and is empty.
+
+Pixels where the image is nodata are 0, and masked by a mask band inside the file: all values 0..255 are mask values, so
+none is free to be a nodata value. A PNG has no mask band; there they are 0.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import threading
+import zlib
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Literal
+
+import numpy as np
+import rasterio
+import rasterio.shutil
+from numpy.typing import NDArray
+from rasterio.io import DatasetWriter
+from rasterio.windows import Window as RasterWindow
+
+from refine.errors import InputError, RasterError
+from refine.geometry import BoolArray, Mask, Window
+from refine.raster.gdal import open_dataset, translated, without_georeference_warning
+from refine.raster.georeference import Georeference
+from refine.raster.header import Header
+from refine.raster.reader import RasterImage
+
+BLOCK = 512
+SUFFIXES = (".tif", ".tiff", ".png")
+
+SPARSE_PIXELS = 1 << 28
+"""Masks above this leave empty blocks out. GDAL reads those as 0, but OpenCV and Pillow refuse such a file, so below,
+where these may be used, an empty block is written, for 0.3 kB.
+"""
+
+_CHECKED_BLOCK_ROWS = 64  # of a finished file, read back; spread over its height, the last one always
+
+_STDERR_LOCK = threading.RLock()  # two that exchange it at once would lose it
+
+Compression = Literal["deflate", "zstd", "lzw", "none"]
+
+
+def create_mask(
+    out: Path,
+    like: Header | RasterImage,
+    *,
+    roi: Window | None = None,
+    compress: Compression = "deflate",
+    overwrite: bool = False,
+    binary: bool = False,
+    threshold: float = 0.5,
+) -> MaskFile:
+    """A file for the mask of an image, or of its part `roi`; use it in a `with` block, which commits at its end.
+
+    `binary` writes 0 and 255: 255 for what lies above `threshold`.
+    Raises InputError if `out` exists (without `overwrite`), is the image itself, a link or a folder, or has another
+    suffix than .tif, .tiff or .png; RasterError if its folder cannot be written.
+    """
+    header = like.header if isinstance(like, RasterImage) else like
+    check_output(out, header.path, overwrite=overwrite)
+    part = roi or Window(0, 0, header.height, header.width)
+    georeference = header.georeference if roi is None else header.georeference.of_part(roi)
+    lowest = foreground_from(threshold) if binary else None
+    return MaskFile(out, part.height, part.width, georeference, header.has_invalid, lowest, compress, overwrite)
+
+
+def check_output(out: Path, image: Path, *, overwrite: bool) -> None:
+    """Raises InputError if no mask of `image` may be written to `out`; nothing is touched."""
+    if out.suffix.lower() not in SUFFIXES:
+        raise InputError(f"{out}: a mask is written as .tif, .tiff or .png, not as {out.suffix or 'no suffix'}")
+    if out.is_symlink():
+        raise InputError(f"{out}: is a symbolic link; give the file itself")
+    if out.is_dir():
+        raise InputError(f"{out}: is a folder; give a file")
+    if out.exists():
+        if out.samefile(image):
+            raise InputError(f"{out}: is the image itself; give another --out")
+        if not overwrite:
+            raise InputError(f"{out}: exists already; give --overwrite or another --out")
+    if not out.parent.is_dir():
+        raise InputError(f"{out}: the folder {out.parent} does not exist")
+
+
+def foreground_from(threshold: float) -> int:
+    """The lowest 8-bit value that lies above a threshold of 0..1: 128 for 0.5."""
+    return int(np.floor(255 * threshold + 1))
+
+
+class MaskFile:
+    """A MaskSink into a file; made by `create_mask`. Nothing stands under the output's name before `commit`."""
+
+    def __init__(
+        self,
+        out: Path,
+        height: int,
+        width: int,
+        georeference: Georeference,
+        has_invalid: bool,
+        lowest_foreground: int | None,
+        compress: Compression,
+        overwrite: bool,
+    ) -> None:
+        self.out, self.height, self.width = out, height, width
+        self._georeference = georeference
+        self._lowest_foreground = lowest_foreground
+        self._overwrite = overwrite
+        self._is_png = out.suffix.lower() == ".png"
+        self._has_mask_band = has_invalid and not self._is_png
+        self._next_row = 0
+        self._values = np.zeros((BLOCK, width), np.uint8)
+        self._valid = np.zeros((BLOCK, width), np.bool_)
+        self._checksums: list[tuple[int, int]] = []  # of the values and of the valid pixels, by block row
+        self._hidden = _hidden_name(out, ".tif")
+        self._dataset: DatasetWriter | None = self._create(compress)
+
+    def write(self, row: int, mask: NDArray[np.uint8] | Mask, valid: BoolArray | None = None) -> None:
+        """The next rows, (n, width): 0..255, or 0..1 as float32, rounded half up. The arrays may be reused afterwards.
+
+        `valid` is (n, width), None where all are. Rows come from the top, each once. Raises RasterError.
+        """
+        if row != self._next_row or row + len(mask) > self.height or mask.shape[1] != self.width:
+            raise ValueError(f"expected rows from {self._next_row} on, {self.width} wide, got {mask.shape} at {row}")
+        done = 0
+        while done < len(mask):
+            start = self._next_row % BLOCK
+            count = min(BLOCK - start, len(mask) - done)
+            rows = slice(start, start + count)
+            values = self._bytes(mask[done : done + count])
+            valid_rows = None if valid is None else valid[done : done + count]
+            self._values[rows] = values if valid_rows is None else np.where(valid_rows, values, 0)
+            self._valid[rows] = True if valid_rows is None else valid_rows
+            done += count
+            self._next_row += count
+            if start + count == BLOCK or self._next_row == self.height:
+                self._write_block_row(self._next_row - start - count, start + count)
+
+    def commit(self) -> None:
+        """Finish the file and give it its name. Raises RasterError, and leaves nothing, if it is not whole."""
+        try:
+            if self._next_row != self.height:
+                raise ValueError(f"{self._next_row} of {self.height} rows were written")
+            self._close()
+            self._check()
+            finished = self._as_png() if self._is_png else self._hidden
+            self._publish(finished)
+        finally:
+            self.abort()
+
+    def abort(self) -> None:
+        """Drop what is not finished. Does nothing after `commit`."""
+        with suppress(RasterError):  # it is thrown away: what was wrong with it has been said, or does not matter
+            self._close()
+        for path in (self._hidden, self._hidden.with_suffix(".png")):
+            path.unlink(missing_ok=True)
+
+    def __enter__(self) -> MaskFile:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self.commit()
+        else:
+            self.abort()
+
+    def _create(self, compress: Compression) -> DatasetWriter:
+        options: dict[str, object] = {
+            "driver": "GTiff",
+            "height": self.height,
+            "width": self.width,
+            "count": 1,
+            "dtype": "uint8",
+            "tiled": True,
+            "blockxsize": BLOCK,
+            "blockysize": BLOCK,
+            "sparse_ok": self.height * self.width > SPARSE_PIXELS,
+            # With compression GDAL cannot foresee 4 GiB; beyond them rows are lost, without an error if it has threads.
+            "bigtiff": "IF_SAFER",
+        }
+        if compress != "none":
+            options |= {"compress": compress, "predictor": 2}
+        if compress == "deflate":
+            options["zlevel"] = 6
+        if not self._is_png:
+            options |= self._georeference.creation_options()
+        try:
+            self._hidden.touch(exist_ok=False)
+        except OSError as error:
+            raise RasterError(f"{self.out}: cannot be written: {error.strerror}") from error
+        with ExitStack() as on_error:
+            on_error.callback(self._hidden.unlink, missing_ok=True)
+            with self._writing():
+                dataset = rasterio.open(self._hidden, "w", **options)
+                if self._georeference.area_or_point and not self._is_png:
+                    dataset.update_tags(AREA_OR_POINT=self._georeference.area_or_point)
+            on_error.pop_all()
+        return dataset
+
+    def _bytes(self, mask: NDArray[np.uint8] | Mask) -> NDArray[np.uint8]:
+        if mask.dtype != np.uint8:
+            mask = np.floor(mask * np.float32(255) + np.float32(0.5)).astype(np.uint8)
+        if self._lowest_foreground is not None:
+            mask = np.where(mask >= self._lowest_foreground, 255, 0)
+        values: NDArray[np.uint8] = mask.astype(np.uint8, copy=False)
+        return values
+
+    def _write_block_row(self, row: int, count: int) -> None:
+        values, valid = self._values[:count], self._valid[:count]
+        place = RasterWindow(0, row, self.width, count)
+        assert self._dataset is not None
+        with ExitStack() as on_error, self._writing():
+            on_error.callback(self.abort)
+            if self._has_mask_band:
+                self._dataset.write_mask(valid, window=place)
+            if values.any():  # GDAL fills in what was not written, or leaves it out
+                self._dataset.write(values, 1, window=place)
+            on_error.pop_all()
+        self._checksums.append((zlib.crc32(values.data), zlib.crc32(valid.data)))
+
+    def _close(self) -> None:
+        if self._dataset is not None:
+            dataset, self._dataset = self._dataset, None
+            with self._writing():
+                dataset.close()
+
+    def _check(self) -> None:
+        """Compare the closed file with what was written: its size, and block rows over its whole height."""
+        count = len(self._checksums)
+        chosen = sorted({round(share) for share in np.linspace(0, count - 1, min(count, _CHECKED_BLOCK_ROWS))})
+        with open_dataset(self._hidden) as dataset, translated(self.out, "cannot be read back"):
+            is_whole = (dataset.height, dataset.width) == (self.height, self.width)
+            for index in chosen if is_whole else ():
+                rows = min(BLOCK, self.height - index * BLOCK)
+                place = RasterWindow(0, index * BLOCK, self.width, rows)
+                values, valid = self._checksums[index]
+                is_whole = zlib.crc32(dataset.read(1, window=place)) == values
+                if is_whole and self._has_mask_band:
+                    is_whole = zlib.crc32(dataset.read_masks(1, window=place) != 0) == valid
+                if not is_whole:
+                    break
+        if not is_whole:
+            raise RasterError(f"{self.out}: what was written does not read back; is the disk full or damaged?")
+
+    def _as_png(self) -> Path:
+        png = self._hidden.with_suffix(".png")
+        with self._writing(), open_dataset(self._hidden) as dataset:
+            rasterio.shutil.copy(dataset, png, driver="PNG")
+        return png
+
+    def _publish(self, finished: Path) -> None:
+        try:
+            with finished.open("rb+") as file:
+                os.fsync(file.fileno())
+            if self.out.exists() and not self._overwrite:
+                raise InputError(f"{self.out}: exists already; it was made while this mask was")
+            finished.replace(self.out)
+            _flush_folder(self.out.parent)
+        except OSError as error:
+            if isinstance(error, RasterError):
+                raise
+            raise RasterError(f"{self.out}: cannot be written: {error.strerror}") from error
+
+    def _writing(self) -> ExitStack:
+        """GDAL writes no side files (.aux.xml) here, and what it complains of names the output."""
+        stack = ExitStack()
+        stack.enter_context(translated(self.out, "cannot be written"))
+        stack.enter_context(_without_stderr())
+        stack.enter_context(rasterio.Env(GDAL_PAM_ENABLED="NO", GDAL_TIFF_INTERNAL_MASK="YES"))
+        stack.enter_context(without_georeference_warning())
+        return stack
+
+
+@contextmanager
+def _without_stderr() -> Iterator[None]:
+    """Nothing reaches the process's stderr, for all threads, so only around short calls.
+
+    libtiff prints what it says of a failed write there, past every handler of GDAL (3.10), before GDAL raises.
+    """
+    with _STDERR_LOCK:
+        try:
+            kept = os.dup(2)
+        except OSError:  # there is none
+            yield
+            return
+        try:
+            with Path(os.devnull).open("wb") as nothing:
+                os.dup2(nothing.fileno(), 2)
+            yield
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+
+
+def _hidden_name(out: Path, suffix: str) -> Path:
+    return out.with_name(f".{out.name[:200]}.{secrets.token_hex(4)}{suffix}")
+
+
+def _flush_folder(folder: Path) -> None:
+    """Make the rename last through a power cut, where a folder can be opened (not on Windows)."""
+    if hasattr(os, "O_DIRECTORY"):
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
