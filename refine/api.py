@@ -187,8 +187,8 @@ def _given(mask: NDArray[np.generic], image: ArrayImage, settings: Settings) -> 
     first, size = ArrayMask(np.asarray(mask)), (image.height, image.width)
     if settings.align == "fit" and not fits((first.height, first.width), size):
         raise InputError(
-            f"the mask is {first.width} x {first.height} (width x height) but the image is {size[1]} x {size[0]}; give a"
-            ' mask of the same extent, or align="stretch" to stretch it'
+            f"the mask is {first.width} x {first.height} (width x height) but the image is {size[1]} x {size[0]};"
+            ' give a mask of the same extent, or align="stretch" to stretch it'
         )
     return first, facts_of_mask(first, size)
 

@@ -1,0 +1,348 @@
+"""How much better masks get: coarse masks of several kinds, before and after refinement, on images with known truth.
+
+    python benchmarks/quality.py --data FOLDER --limit 5 --out quality.json
+
+FOLDER holds `<set>/<id>.jpg` with `<set>/<id>.png`, and `index.csv` with columns split, set, id, accurate. Kinds:
+
+    truth64   the truth, area-reduced to 64 px on the long side
+    mos_l     the coarse network of refine
+    u2netp    U2-NetP by onnxruntime (--u2netp u2netp.onnx): another model's real masks
+    stored    other models' predictions that lie beside the truth, <id>.pred-<name>.png
+
+"Before" is the coarse mask enlarged bilinearly to the image's size. Figures are percent; an image got worse if it lost
+more than a point of mean boundary accuracy.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+from time import perf_counter
+
+import click
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from refine.api import refine_with
+from refine.backends import load_coarse, load_refiner
+from refine.coarse import CoarseNetwork, make_coarse
+from refine.errors import InputError, RefineError
+from refine.geometry import RGB, Mask
+from refine.metrics.summary import Scores, Summary, Truth, count_worse, score, summarise
+from refine.report import versions
+from refine.settings import Settings
+from refine.shipped import default_checkpoint
+from refine.sources import ArrayImage, Refiner
+
+KINDS = ("truth64", "mos_l", "u2netp", "stored")
+LONG_SIDE = 64
+MEASURES = {"IoU": "iou_mean", "mBA": "mba", "Boundary IoU": "boundary_iou", "MAE": "mae"}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One image of the index."""
+
+    folder: Path
+    set_name: str
+    name: str
+    is_accurate: bool
+
+    @property
+    def stem(self) -> Path:
+        return self.folder / self.set_name / self.name
+
+
+@dataclass(frozen=True)
+class Result:
+    """One image with one coarse mask."""
+
+    set_name: str
+    name: str
+    kind: str
+    is_accurate: bool
+    megapixels: float
+    seconds: float
+    before: Scores
+    after: Scores
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What to run."""
+
+    kinds: tuple[str, ...]
+    checkpoint: Path
+    coarse_checkpoint: Path | None
+    u2netp: Path | None
+    device: str
+
+
+@dataclass(frozen=True)
+class Coarse:
+    """A coarse mask, and how far it may be wrong where its size does not tell."""
+
+    kind: str
+    mask: Mask | NDArray[np.uint8]
+    reach: float | None = None
+
+
+def read_index(path: Path, folder: Path, *, split: str | None, sets: Sequence[str], limit: int | None) -> list[Entry]:
+    """Images of the index, at most `limit` of a set, evenly over its order."""
+    with path.open(newline="", encoding="utf-8") as lines:
+        rows = [row for row in csv.DictReader(lines) if split is None or row.get("split", split) == split]
+    by_set: dict[str, list[Entry]] = {}
+    for row in rows:
+        if not sets or row["set"] in sets:
+            entry = Entry(folder, row["set"], row["id"], row.get("accurate", "1") == "1")
+            by_set.setdefault(entry.set_name, []).append(entry)
+    missing = sorted(set(sets) - set(by_set))
+    if missing or not by_set:
+        raise InputError(f"{path}: no images of the sets {', '.join(missing) or 'asked for'}")
+    return [entry for entries in by_set.values() for entry in spread(entries, limit)]
+
+
+def spread(entries: Sequence[Entry], limit: int | None) -> list[Entry]:
+    """At most `limit` entries, the first and the last among them."""
+    if limit is None or len(entries) <= limit:
+        return list(entries)
+    return [entries[index] for index in np.linspace(0, len(entries) - 1, limit).round().astype(int)]
+
+
+class Bench:
+    """The networks, loaded once in a process, and what they do with one image."""
+
+    def __init__(self, choice: Choice) -> None:
+        self._refiner: Refiner = load_refiner(choice.checkpoint, device=choice.device)
+        self._settings = Settings(align="stretch", device="cuda" if choice.device == "cuda" else "cpu")
+        self._makers: dict[str, Callable[[Entry, RGB, NDArray[np.uint8]], Iterator[Coarse]]] = {}
+        if "truth64" in choice.kinds:
+            self._makers["truth64"] = reduced_truth
+        if "mos_l" in choice.kinds:
+            checkpoint = choice.coarse_checkpoint or default_checkpoint("mos_l_lite")
+            self._makers["mos_l"] = partial(own_coarse, load_coarse(checkpoint, device=choice.device))
+        if "u2netp" in choice.kinds:
+            if choice.u2netp is None:
+                raise InputError("--kinds u2netp needs --u2netp u2netp.onnx")
+            self._makers["u2netp"] = U2NetP(choice.u2netp)
+        if "stored" in choice.kinds:
+            self._makers["stored"] = stored_predictions
+
+    def run(self, entry: Entry) -> list[Result]:
+        """Every kind of coarse mask of one image."""
+        image, mask = read_pair(entry)
+        truth = Truth.of(mask)
+        return [
+            self._refine(entry, image, truth, coarse)
+            for make in self._makers.values()
+            for coarse in make(entry, image, mask)
+        ]
+
+    def _refine(self, entry: Entry, image: RGB, truth: Truth, coarse: Coarse) -> Result:
+        height, width = image.shape[:2]
+        settings = self._settings.model_copy(update={"reach": coarse.reach})
+        begun = perf_counter()
+        refined = refine_with(self._refiner, image, coarse.mask, settings=settings)
+        seconds = perf_counter() - begun
+        before = cv2.resize(as_unit(coarse.mask), (width, height), interpolation=cv2.INTER_LINEAR)
+        return Result(
+            set_name=entry.set_name,
+            name=entry.name,
+            kind=coarse.kind,
+            is_accurate=entry.is_accurate,
+            megapixels=height * width / 1e6,
+            seconds=seconds,
+            before=score(np.asarray(before, np.float32), truth),
+            after=score(refined, truth),
+        )
+
+
+def read_pair(entry: Entry) -> tuple[RGB, NDArray[np.uint8]]:
+    """The image, RGB, and its truth. Raises InputError where a file is missing or is no image."""
+    image = cv2.imread(f"{entry.stem}.jpg", cv2.IMREAD_COLOR)
+    mask = cv2.imread(f"{entry.stem}.png", cv2.IMREAD_GRAYSCALE)
+    if image is None or mask is None:
+        raise InputError(f"{entry.stem}: .jpg or .png is missing or is no image")
+    return np.ascontiguousarray(image[:, :, ::-1], dtype=np.uint8), np.asarray(mask, np.uint8)
+
+
+def reduced_truth(entry: Entry, image: RGB, mask: NDArray[np.uint8]) -> Iterator[Coarse]:
+    """The truth on a grid of 64 px."""
+    factor = min(1.0, LONG_SIDE / max(mask.shape))
+    size = max(1, round(mask.shape[1] * factor)), max(1, round(mask.shape[0] * factor))
+    yield Coarse("truth64", np.asarray(cv2.resize(mask, size, interpolation=cv2.INTER_AREA), np.uint8))
+
+
+def own_coarse(network: CoarseNetwork, entry: Entry, image: RGB, mask: NDArray[np.uint8]) -> Iterator[Coarse]:
+    """The coarse network's map; as in a run, it is taken to be wrong by two of its pixels."""
+    made = make_coarse(ArrayImage(image), network)
+    reach = 2 * max(image.shape[0] / made.shape[0], image.shape[1] / made.shape[1])
+    yield Coarse("mos_l", made, max(1.0, reach))
+
+
+def stored_predictions(entry: Entry, image: RGB, mask: NDArray[np.uint8]) -> Iterator[Coarse]:
+    """Predictions of other models that lie beside the truth."""
+    for path in sorted(entry.stem.parent.glob(f"{entry.name}.pred-*.png")):
+        prediction = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
+        if prediction is None:
+            raise InputError(f"{path}: is no image")
+        yield Coarse(path.stem.rpartition(".pred-")[2], np.asarray(prediction, np.uint8))
+
+
+class U2NetP:
+    """U2-NetP: 320 x 320, normalised by the image's own maximum, the output stretched to 0..1."""
+
+    SIDE = 320
+    MEAN = np.array([0.485, 0.456, 0.406], np.float32)
+    STD = np.array([0.229, 0.224, 0.225], np.float32)
+
+    def __init__(self, path: Path) -> None:
+        import onnxruntime
+
+        self._session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+        self._input = self._session.get_inputs()[0].name
+
+    def __call__(self, entry: Entry, image: RGB, mask: NDArray[np.uint8]) -> Iterator[Coarse]:
+        small = cv2.resize(image, (self.SIDE, self.SIDE), interpolation=cv2.INTER_AREA).astype(np.float32)
+        pixels = (small / max(float(small.max()), 1e-6) - self.MEAN) / self.STD
+        output = self._session.run(None, {self._input: pixels.transpose(2, 0, 1)[None].astype(np.float32)})[0][0, 0]
+        low, high = float(output.min()), float(output.max())
+        yield Coarse("u2netp", np.asarray((output - low) / max(high - low, 1e-6), np.float32))
+
+
+def as_unit(mask: Mask | NDArray[np.uint8]) -> Mask:
+    return np.asarray(mask / np.float32(255) if mask.dtype == np.uint8 else mask, np.float32)
+
+
+def markdown(results: Sequence[Result]) -> str:
+    """A table for each kind of coarse mask, a row for each set, and the mean of the accurate sets."""
+    parts = []
+    for kind in dict.fromkeys(result.kind for result in results):
+        mine = [result for result in results if result.kind == kind]
+        rows = [
+            f"### {kind}\n",
+            f"| set | images | {' | '.join(f'{name} | after | change' for name in MEASURES)} | worse | s/MP |",
+            "|---" * (4 + 3 * len(MEASURES)) + "|",
+        ]
+        sets = {name: [r for r in mine if r.set_name == name] for name in dict.fromkeys(r.set_name for r in mine)}
+        rows += [row(name if group[0].is_accurate else f"{name} (rough)", [group]) for name, group in sets.items()]
+        accurate = [group for group in sets.values() if group[0].is_accurate]
+        if len(accurate) > 1:
+            rows.append(row("**mean of the accurate sets**", accurate))
+        parts.append("\n".join(rows))
+    return "\n\n".join(parts)
+
+
+def row(title: str, groups: Sequence[Sequence[Result]]) -> str:
+    """One line: the mean over groups of their means, before, after and the change."""
+    pairs = [
+        (summarise([r.before for r in group]), summarise([r.after for r in group])) for group in groups
+    ]
+    cells = [title, str(sum(len(group) for group in groups))]
+    for name in MEASURES.values():
+        before, after = mean(name, [pair[0] for pair in pairs]), mean(name, [pair[1] for pair in pairs])
+        if before is None or after is None:
+            cells += ["-", "-", "-"]
+        else:
+            cells += [f"{100 * before:.2f}", f"{100 * after:.2f}", f"{100 * (after - before):+.2f}"]
+    together = [result for group in groups for result in group]
+    cells.append(str(count_worse([r.before for r in together], [r.after for r in together])))
+    cells.append(f"{sum(r.seconds for r in together) / sum(r.megapixels for r in together):.2f}")
+    return f"| {' | '.join(cells)} |"
+
+
+def mean(name: str, summaries: Sequence[Summary]) -> float | None:
+    values = [value for summary in summaries if (value := getattr(summary, name)) is not None]
+    return float(np.mean(values)) if values else None
+
+
+def as_json(results: Sequence[Result]) -> list[Mapping[str, object]]:
+    """Every image: fractions, with the IoU that `Scores` computes."""
+    return [
+        asdict(result)
+        | {"before": asdict(result.before) | {"iou": result.before.iou}}
+        | {"after": asdict(result.after) | {"iou": result.after.iou}}
+        for result in results
+    ]
+
+
+_BENCH: dict[Choice, Bench] = {}
+
+
+def run_one(choice: Choice, entry: Entry) -> list[Result]:
+    """One image, with networks that are loaded once in each process."""
+    if choice not in _BENCH:
+        cv2.setNumThreads(1)
+        _BENCH[choice] = Bench(choice)
+    return _BENCH[choice].run(entry)
+
+
+def run_all(choice: Choice, entries: Sequence[Entry], jobs: int) -> Iterator[list[Result]]:
+    if jobs == 1:
+        yield from (run_one(choice, entry) for entry in entries)
+        return
+    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+        yield from pool.map(partial(run_one, choice), entries)
+
+
+@click.command(help=__doc__.partition("\n")[0])
+@click.option("--data", type=click.Path(path_type=Path), required=True, help="folder of <set>/<id>.jpg and .png")
+@click.option("--index", type=click.Path(path_type=Path), help="its list  [default: index.csv in the folder]")
+@click.option("--split", default="test", show_default=True, help="part of the list; all for everything")
+@click.option("--sets", default="", help="only these sets, with commas")
+@click.option("--limit", type=click.IntRange(min=1), help="at most this many images of a set")
+@click.option("--kinds", default="truth64,mos_l,stored", show_default=True, help=f"of {', '.join(KINDS)}")
+@click.option("--checkpoint", type=click.Path(path_type=Path), help="refining network  [default: the shipped one]")
+@click.option("--coarse-checkpoint", type=click.Path(path_type=Path), help="for mos_l  [default: the shipped one]")
+@click.option("--u2netp", type=click.Path(path_type=Path), help="u2netp.onnx")
+@click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
+@click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True)
+@click.option("--out", type=click.Path(path_type=Path), help="also write every figure as JSON")
+def main(
+    data: Path,
+    index: Path | None,
+    split: str,
+    sets: str,
+    limit: int | None,
+    kinds: str,
+    checkpoint: Path | None,
+    coarse_checkpoint: Path | None,
+    u2netp: Path | None,
+    device: str,
+    jobs: int,
+    out: Path | None,
+) -> None:
+    chosen = tuple(kinds.split(","))
+    if unknown := sorted(set(chosen) - set(KINDS)):
+        raise click.UsageError(f"--kinds: {', '.join(unknown)}: choose of {', '.join(KINDS)}")
+    try:
+        entries = read_index(
+            index or data / "index.csv",
+            data,
+            split=None if split == "all" else split,
+            sets=[name for name in sets.split(",") if name],
+            limit=limit,
+        )
+        choice = Choice(chosen, checkpoint or default_checkpoint("mos_h_lite"), coarse_checkpoint, u2netp, device)
+        results: list[Result] = []
+        for found in tqdm(run_all(choice, entries, jobs), total=len(entries), unit=" images", disable=None):
+            results += found
+    except (RefineError, OSError) as error:
+        raise click.ClickException(str(error)) from error
+    click.echo(markdown(results))
+    if out is not None:
+        content = {"command": sys.argv[1:], "versions": versions(), "results": as_json(results)}
+        out.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
