@@ -14,6 +14,7 @@ import json
 import subprocess
 import sys
 import tempfile
+from importlib import import_module
 from pathlib import Path
 
 MIB = 1 << 20
@@ -51,7 +52,8 @@ def print_network(name: str) -> None:
     peaks = ", ".join(f"{batch}: {growth / MIB:.1f}" for batch, growth in zip(BATCHES, growths, strict=True))
     print(f"{name:<12}{found[0]['weights'] / MIB:8.1f} MiB  weights")
     print(f"{'':12}activations of {TILE} px windows by batch, MiB: {peaks}")
-    print(f"{'':12}pixel_bytes={per_window / TILE**2:.0f}, call_bytes={max(0.0, growths[0] - per_window) / MIB:.1f} MiB")
+    call = max(0.0, growths[0] - per_window)
+    print(f"{'':12}pixel_bytes={per_window / TILE**2:.0f}, call_bytes={call / MIB:.1f} MiB")
 
 
 def in_new_process(*what: str) -> dict[str, float]:
@@ -73,16 +75,8 @@ def measure(what: str, *details: str) -> dict[str, float]:
 
 def import_libraries() -> None:
     """All that a run imports."""
-    import cv2
-    import rasterio
-    import timm
-    import torch
-    import torchvision
-
-    import refine.api
-    import refine.backends.torch_backend
-
-    assert cv2 and rasterio and timm and torch and torchvision and refine
+    for name in ("cv2", "rasterio", "timm", "torchvision", "refine.api", "refine.backends.torch_backend"):
+        import_module(name)
 
 
 def measure_network(name: str, batch: int) -> dict[str, float]:
@@ -109,6 +103,7 @@ def measure_run(side: int, max_memory: str) -> dict[str, float]:
     """`refine_raster` over a tiled raster with a small mask, by a network of random weights."""
     import numpy as np
     import rasterio
+    from rasterio.transform import from_origin
     from rasterio.windows import Window
 
     from refine import __version__
@@ -119,14 +114,14 @@ def measure_run(side: int, max_memory: str) -> dict[str, float]:
 
     with tempfile.TemporaryDirectory() as folder:
         image, mask, checkpoint = (Path(folder, name) for name in ("image.tif", "mask.npy", "random.safetensors"))
-        layout = {"tiled": True, "blockxsize": 512, "blockysize": 512, "compress": "deflate", "zlevel": 1}
-        with rasterio.open(
-            image, "w", driver="GTiff", height=side, width=side, count=3, dtype="uint8", crs="EPSG:3857", **layout
-        ) as dataset:
-            ramp = np.arange(side, dtype=np.uint32)
+        layout: dict[str, object] = {"tiled": True, "blockxsize": 512, "blockysize": 512, "compress": "deflate"}
+        layout |= {"height": side, "width": side, "count": 3, "dtype": "uint8", "transform": from_origin(0, side, 2, 2)}
+        with rasterio.open(image, "w", driver="GTiff", crs="EPSG:3857", **layout) as dataset:
+            across = np.arange(side) // 7
             for row in range(0, side, 512):
-                rows = ((ramp[None, :] // 7 + np.arange(row, min(row + 512, side))[:, None] // 5) % 256).astype(np.uint8)
-                dataset.write(np.stack([rows] * 3), window=Window(0, row, side, len(rows)))
+                down = np.arange(row, min(row + 512, side))[:, None] // 5
+                shade = ((across + down) % 256).astype(np.uint8)
+                dataset.write(np.stack([shade] * 3), window=Window(0, row, side, len(shade)))
         rows, cols = np.mgrid[:336, :336]
         np.save(mask, (np.sin(rows / 25) * np.cos(cols / 19) > 0.2).astype(np.float32))
         model = build_model("mos_h_lite")

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from refine.api import Report, Settings, refine_array, refine_raster
+from typing import Any
 
 try:
     __version__ = version("refine")
@@ -17,8 +14,9 @@ except PackageNotFoundError:  # a source tree on the path, never installed
 __all__ = ["Report", "Settings", "__version__", "refine_array", "refine_raster"]
 
 
-def __getattr__(name: str) -> object:
+def __getattr__(name: str) -> Any:
     """The names of `refine.api`, imported when they are first asked for: training and tools need none of it."""
+    # Any, because a typed import here would tie every module of the package to the whole of it.
     if name in __all__:
         return getattr(import_module("refine.api"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
