@@ -49,7 +49,7 @@ def test_the_coarse_mask_is_that_of_the_formula_in_any_rows(seed: int, share: fl
     near = np.pad(np.abs(correction), 1)
     magnitude = np.max([near[r : r + shape[0], c : c + shape[1]] for r in range(3) for c in range(3)], axis=0)
     weight = np.clip((enlarged(magnitude) - 0.02) / 0.08, 0, 1)
-    refined = enlarged(first_at(mask, COARSER) + correction)
+    refined = enlarged(np.clip(coarser + correction, 0, 1))  # steps are rounded, also beyond 0 and 1
     start = data.draw(st.integers(0, level(FINER).height - 1))
     stop = data.draw(st.integers(start + 1, level(FINER).height))
     coarse, first = handed(mask, correction).rows(start, stop)
