@@ -42,9 +42,14 @@ class StoredRaster:
         rows = strip_rows(int(self._dataset.block_shapes[0][0]))
         for row in range(0, height, rows):
             place = Window(row, 0, min(rows, height - row), width)
-            with translated(self.header.path, f"cannot be read at row {row}"):
-                values = self._dataset.read(window=RasterWindow(0, row, width, place.height))
-            yield upright_window(place, height, width, orientation), upright(values.transpose(1, 2, 0), orientation)
+            yield upright_window(place, height, width, orientation), upright(self.read(place), orientation)
+
+    def read(self, window: Window) -> NDArray[Any]:
+        """(h, w, bands) of a window of the raster as it lies in the file, not upright. Raises RasterError."""
+        place = RasterWindow(window.col, window.row, window.width, window.height)
+        with translated(self.header.path, f"cannot be read at row {window.row}"):
+            values: NDArray[Any] = self._dataset.read(window=place).transpose(1, 2, 0)
+        return values
 
 
 @contextmanager

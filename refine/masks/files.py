@@ -1,0 +1,190 @@
+"""A first mask from a file, as the engine's MaskSource: any size, binary or soft, from any model or person.
+
+The file is read once, from top to bottom: whether a mask is binary, or which of its channels is the mask, is told by
+all of its pixels. What is read is kept, in memory while it is small, else in a nameless temporary file, so the engine
+may ask for windows in any order whatever the format.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from refine.errors import InputError, RasterError
+from refine.geometry import Mask, Window
+from refine.masks.fit import Align, check_fit
+from refine.masks.values import ChannelSurvey, Scale, ValueSurvey, palette_scale
+from refine.raster import MAX_PIXELS, Store, StoredRaster, make_store, open_stored
+
+MASK_BYTES = 64 << 20
+"""A mask stays in memory while it takes no more than this."""
+
+_STRIP_PIXELS = 1 << 22  # of a .npy file, read at once
+
+
+def open_mask(
+    path: Path,
+    image_size: tuple[int, int],
+    *,
+    align: Align = "fit",
+    max_pixels: int = MAX_PIXELS,
+    memory_bytes: int = MASK_BYTES,
+    directory: Path | None = None,
+) -> RasterMask:
+    """The mask at `path`, for an image of that height and width (as shown, after EXIF rotation).
+
+    A raster or .npy; one band, grey, paletted, or with alpha, which counts if the colours are uniform or no greys.
+    Whole numbers of only 0 and 1 are binary, others scale by their type's range; floats are 0..1; nodata is background.
+    A mask above `memory_bytes` waits in a temporary file in `directory`.
+    Raises InputError for what is no mask, or another image's; RasterError if it cannot be read.
+    """
+    with ExitStack() as on_error:
+
+        def gathered(height: int, width: int, dtype: np.dtype[Any], channels: int) -> Store:
+            check_fit(path, (height, width), image_size, align)
+            store = make_store(height, width, dtype, directory, channels=channels, memory_bytes=memory_bytes)
+            on_error.callback(store.close)
+            return store
+
+        if path.suffix.lower() == ".npy":
+            array = _open_array(path)
+            height, width = array.shape
+            store = gathered(height, width, array.dtype, 1)
+            mask = RasterMask(height, width, store, _survey_array(path, array, store))
+        else:
+            with open_stored(path, max_pixels=max_pixels) as raster:
+                _check_bands(raster)
+                header = raster.header
+                store = gathered(header.height, header.width, np.dtype(header.dtype), 1 + raster.has_alpha)
+                survey = _survey_raster if raster.palette is None else _survey_palette
+                channel, scale = survey(raster, store)
+                mask = RasterMask(header.height, header.width, store, scale, channel, _notes(raster))
+        on_error.pop_all()
+        return mask
+
+
+class RasterMask:
+    """A MaskSource that was read from a file; made by `open_mask`."""
+
+    def __init__(
+        self, height: int, width: int, store: Store, scale: Scale, channel: int = 0, notes: tuple[str, ...] = ()
+    ) -> None:
+        self._height, self._width = height, width
+        self._store, self._scale, self._channel = store, scale, channel
+        self.notes = (*notes, *([scale.note] if scale.note else []))
+
+    @property
+    def height(self) -> int:
+        return self._height
+
+    @property
+    def width(self) -> int:
+        return self._width
+
+    @property
+    def is_hard(self) -> bool:
+        """Only 0 and 1 occur."""
+        return self._scale.is_hard
+
+    def read(self, window: Window) -> Mask:
+        """(h, w) float32 in 0..1 of a window inside the mask's own grid."""
+        return self._scale.apply(self._store.read(window)[:, :, self._channel])
+
+    def close(self) -> None:
+        """Drop what is temporary. May be called twice."""
+        self._store.close()
+
+    def __enter__(self) -> RasterMask:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _check_bands(raster: StoredRaster) -> None:
+    bands = raster.header.bands
+    if bands not in (1, 3) and not raster.has_alpha:
+        raise InputError(f"{raster.header.path}: has {bands} bands; a mask has one, or grey colours, or alpha")
+
+
+def _survey_raster(raster: StoredRaster, store: Store) -> tuple[int, Scale]:
+    """Fill `store` with grey and, if there is one, alpha; which of the two is the mask, and its scale."""
+    path, dtype = raster.header.path, np.dtype(raster.header.dtype)
+    channels, grey, alpha = ChannelSurvey(), ValueSurvey(dtype, raster.largest), ValueSurvey(dtype)
+    for place, values in raster.strips():
+        colours = values[:, :, :-1] if raster.has_alpha else values
+        kept = colours[:, :, colours.shape[2] // 2 :][:, :, :1]  # green: of greys the value itself
+        if raster.nodata is not None and values.shape[2] == 1:
+            is_nodata = np.isnan(kept) if np.isnan(raster.nodata) else kept == raster.nodata
+            kept = np.where(is_nodata, np.zeros((), dtype), kept)
+        channels.look(colours)
+        grey.look(kept)
+        if raster.has_alpha:
+            alpha.look(values[:, :, -1])
+            kept = np.concatenate([kept, values[:, :, -1:]], axis=2)
+        store.write_window(place, kept)
+    if channels.alpha_is_mask(path, raster.has_alpha and alpha.varies):
+        return 1, replace(alpha.decide(path), note="alpha is taken as the mask")
+    return 0, grey.decide(path)
+
+
+def _survey_palette(raster: StoredRaster, store: Store) -> tuple[int, Scale]:
+    """Fill `store` with indices; what they stand for."""
+    assert raster.palette is not None
+    used = np.zeros(len(raster.palette), np.bool_)
+    for place, values in raster.strips():
+        used[values] = True
+        store.write_window(place, values)
+    return 0, palette_scale(raster.header.path, raster.palette, used)
+
+
+def _notes(raster: StoredRaster) -> tuple[str, ...]:
+    if raster.nodata is None or raster.nodata == 0:
+        return raster.header.notes
+    return (*raster.header.notes, f"the mask's nodata value {raster.nodata:g} counts as background")
+
+
+def _open_array(path: Path) -> NDArray[Any]:
+    """The (h, w) array of a .npy file, on disk as yet. Raises InputError for what cannot be a mask."""
+    try:
+        array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    except (ValueError, EOFError) as error:
+        raise InputError(
+            f"{path}: not a .npy array of numbers, or cut short: {' '.join(str(error).split())}"
+        ) from error
+    except OSError as error:
+        raise RasterError(f"{path}: cannot be read: {error.strerror}") from error
+    if not isinstance(array, np.ndarray):
+        raise InputError(f"{path}: not a .npy array but an archive of several; save the mask alone")
+    shape = array.shape
+    if array.ndim == 3 and 1 in (shape[0], shape[2]):
+        array = array[0] if shape[0] == 1 else array[:, :, 0]
+    if array.ndim != 2 or 0 in shape or array.dtype.kind not in "biuf":
+        raise InputError(f"{path}: expected an (h, w) array of numbers, got {array.dtype} {shape}")
+    return array
+
+
+def _survey_array(path: Path, array: NDArray[Any], store: Store) -> Scale:
+    survey = ValueSurvey(array.dtype)
+    for place, values in _array_strips(array):
+        survey.look(values)
+        store.write_window(place, values[:, :, None])
+    return survey.decide(path)
+
+
+def _array_strips(array: NDArray[Any]) -> Iterator[tuple[Window, NDArray[Any]]]:
+    height, width = array.shape
+    rows = max(1, _STRIP_PIXELS // width)
+    for row in range(0, height, rows):
+        yield Window(row, 0, min(rows, height - row), width), np.asarray(array[row : row + rows])
