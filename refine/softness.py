@@ -25,11 +25,6 @@ LONGEST = 512
 """A ramp that does not end within this many pixels on either side is no outline."""
 
 
-def is_hard(mask: Mask) -> bool:
-    """Only 0 and 1 occur in `mask`, (H, W)."""
-    return bool(np.all((mask == 0) | (mask == 1)))
-
-
 def measure_ramp(mask: MaskSource) -> float | None:
     """Median width of the ramp from 10 to 90 % across the outline, in the mask's pixels; None without an outline.
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from refine.geometry import Mask
-from refine.softness import is_hard, measure_ramp
+from refine.softness import measure_ramp
 from refine.sources import ArrayMask
 
 
@@ -42,5 +42,7 @@ def test_an_enlarged_mask_tells_the_factor(factor: int) -> None:
 
 
 def test_hard_means_nothing_but_zero_and_one() -> None:
-    assert is_hard(np.array([[0, 1]], np.float32))
-    assert not is_hard(np.array([[0, 0.5]], np.float32))
+    assert ArrayMask(np.array([[0, 1]], np.uint8)).is_hard
+    assert ArrayMask(np.array([[0, 255]], np.uint8)).is_hard
+    assert not ArrayMask(np.array([[0, 128, 255]], np.uint8)).is_hard
+    assert not ArrayMask(np.array([[0, 0.5]], np.float32)).is_hard
