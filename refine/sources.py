@@ -154,6 +154,10 @@ class ArrayImage:
         self._levels.clear()
 
 
+ROUNDING = 1e-5
+"""Floats this far outside 0..1 are a resize's rounding, and are cut off."""
+
+
 class ArrayMask:
     """A MaskSource over an (h, w) array: bool, uint8 0..255, uint16 0..65535, or float in 0..1.
 
@@ -172,6 +176,9 @@ class ArrayMask:
             top = 255 if mask.dtype == np.uint8 else 65535
         else:
             raise InputError(f"a mask of {mask.dtype} may hold 0 and 1 only, got {low} to {high}; give uint8 or uint16")
+        if mask.dtype.kind == "f" and -ROUNDING <= low and high <= 1 + ROUNDING and (low < 0 or high > 1):
+            mask = np.clip(mask, 0, 1)
+            low, high = mask.min(), mask.max()
         if not (low >= 0 and high <= top):  # NaN fails both
             raise InputError(f"mask values lie outside 0..1: {low} to {high}; give probabilities, not logits")
         self._mask = mask

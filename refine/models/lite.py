@@ -26,6 +26,10 @@ from refine.models.encoder import Encoder
 from refine.models.meticulousnet import start_at_zero
 
 
+MOST_LOG_GAIN = 2.0
+"""The coarse logit is scaled by at most e to this, either way: 7.4 makes the steepest ramp of a reduced mask hard."""
+
+
 class LiteConfig(BaseModel):
     """What fixes a LiteNet's tensors. The defaults are MOS_H_lite as shipped."""
 
@@ -35,6 +39,7 @@ class LiteConfig(BaseModel):
     takes_mask: bool = True
     reach_input: bool = True
     output: Literal["direct", "residual"] = "residual"
+    gain: bool = Field(True, description="residual only: the coarse logit is also scaled, so a ramp sharpens in place")
     widths: tuple[int, int, int, int] = Field((96, 64, 32, 16), description="decoder channels at strides 16, 8, 4, 2")
     point_width: int = Field(16, ge=4, description="channels of the head at full size")
 
@@ -85,13 +90,18 @@ class LiteNet(nn.Module):
         self.recover16 = LiteRecover(w16, c8, w8)
         self.recover8 = LiteRecover(w8, c4, w4)
         self.recover4 = LiteRecover(w4, c2, w2)
-        self.heads = nn.ModuleDict({f"s{s}": nn.Conv2d(w, 1, 1) for s, w in zip((16, 8, 4, 2), config.widths, strict=True)})
+        # A change of the logit, and with a gain the logarithm of the factor on the coarse logit.
+        self.has_gain = self.residual and config.gain
+        changes = 1 + self.has_gain
+        self.heads = nn.ModuleDict(
+            {f"s{s}": nn.Conv2d(w, changes, 1) for s, w in zip((16, 8, 4, 2), config.widths, strict=True)}
+        )
         self.points = nn.Sequential(
             nn.Conv2d(w2 + planes + 1, config.point_width, 3, padding=1),
             nn.ReLU(inplace=True),
             nn.Conv2d(config.point_width, config.point_width, 3, padding=1),
             nn.ReLU(inplace=True),
-            nn.Conv2d(config.point_width, 1, 1),
+            nn.Conv2d(config.point_width, changes, 1),
         )
         if self.residual:
             start_at_zero([*self.heads.values(), self.points[-1]])
@@ -104,15 +114,16 @@ class LiteNet(nn.Module):
         d4 = self.recover8(d8, e4)
         d2 = self.recover4(d4, e2)
 
-        delta, deltas = None, {}
+        change, changes = None, {}
         for name, features in (("s16", d16), ("s8", d8), ("s4", d4), ("s2", d2)):
-            value = self.heads[name](features).float()
-            delta = value if delta is None else value + resize(delta, *value.shape[-2:])
-            deltas[name] = delta
-        final = self._at_full_size(x, d2, start + resize(deltas["s2"], *x.shape[-2:]))
+            value = self.heads[name](features).float()  # (B, 1 or 2, h, w)
+            change = value if change is None else value + resize(change, *value.shape[-2:])
+            changes[name] = change
+        full = resize(changes["s2"], *x.shape[-2:])
+        final = self._apply(start, full + self._at_full_size(x, d2, self._apply(start, full)))
         if not self.training:
             return {"final": final}
-        coarser = {name: start + resize(deltas[name], *x.shape[-2:]) for name in ("s16", "s8", "s4")}
+        coarser = {name: self._apply(start, resize(changes[name], *x.shape[-2:])) for name in ("s16", "s8", "s4")}
         return {**coarser, "final": final}
 
     def correction(self, image: Tensor, coarse: Tensor, reach: Tensor | None = None) -> Tensor:
@@ -127,8 +138,15 @@ class LiteNet(nn.Module):
         planes = mask_planes(image, coarse, reach if self.config.reach_input else None)
         return planes, coarse_logit(coarse) if self.residual else zero
 
+    def _apply(self, start: Tensor, change: Tensor) -> Tensor:
+        """The logit (B, 1, H, W) after a change (B, 1 or 2, H, W); a change of zero is none, to the bit."""
+        if not self.has_gain:
+            return start + change
+        return start * change[:, 1:].clamp(-MOST_LOG_GAIN, MOST_LOG_GAIN).exp() + change[:, :1]
+
     def _at_full_size(self, x: Tensor, d2: Tensor, logit: Tensor) -> Tensor:
-        """The point head: the only layers that see single pixels; it counts where the mask is uncertain."""
+        """The point head's change: the only layers that see single pixels; it counts where the mask is uncertain."""
         features = resize(d2, *x.shape[-2:])  # (B, w2, H, W)
         planes = torch.cat([features, x.to(features), (logit / 4).to(features)], dim=1)
-        return logit + soft_point_weight(logit) * self.points(planes).float()
+        change: Tensor = self.points(planes).float()
+        return soft_point_weight(logit) * change
