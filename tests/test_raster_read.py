@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import cv2
@@ -20,7 +21,6 @@ from refine.geometry import Window
 from refine.raster import (
     RasterImage,
     gdal_environment,
-    needed_cache_bytes,
     open_image,
     read_header,
     temporary_level_bytes,
@@ -61,11 +61,6 @@ def test_an_open_image_holds_its_cache_until_it_is_closed(tmp_path: Path) -> Non
     with open_image(write_tif(tmp_path / "a.tif", picture(9, 9)), cache_bytes=48 << 20):
         assert get_gdal_config("GDAL_CACHEMAX") == 48 << 20
     assert get_gdal_config("GDAL_CACHEMAX") == before
-
-
-def test_a_cache_for_windows_holds_the_block_rows_that_they_touch(tmp_path: Path) -> None:
-    tiled = write_tif(tmp_path / "a.tif", picture(600, 700), tiled=True, blockxsize=256, blockysize=256)
-    assert needed_cache_bytes(read_header(tiled), 224) == 2 * 256 * 700 * 3
 
 
 # Kinds of files
@@ -531,6 +526,22 @@ def test_a_vrt_that_reaches_further_is_refused(tmp_path: Path, band: str, relati
     vrt = tmp_path / "mosaic.vrt"
     vrt.write_text(VRT.format(band=band, relative=relative, source=source))
     refused(vrt)
+
+
+def test_warnings_of_a_reading_thread_do_not_reach_stderr(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    path = write_picture(tmp_path / "a.jpg", picture(300, 200))
+    data = path.read_bytes()
+    path.write_bytes(data[:-2] + b"xyz" + data[-2:])  # "extraneous bytes before marker", says libjpeg
+    with open_image(path) as image, ThreadPoolExecutor(1) as pool:
+        pool.submit(image.read, Window(0, 0, 300, 200)).result()
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_progressive_jpeg_is_counted_with_its_coefficients(tmp_path: Path) -> None:
+    plain = write_picture(tmp_path / "a.jpg", picture(300, 200))
+    progressive = write_picture(tmp_path / "b.jpg", picture(300, 200), cv2.IMWRITE_JPEG_PROGRESSIVE, 1)
+    assert read_header(plain).decoder_bytes == 0
+    assert read_header(progressive).decoder_bytes == 300 * 200 * 7
 
 
 def test_nothing_of_gdal_reaches_stderr(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -185,6 +185,20 @@ def test_invalid_pixels_are_0_and_masked_all_other_values_are_mask_values(tmp_pa
     assert sorted(path.name for path in tmp_path.iterdir()) == ["image.tif", "mask.tif"]
 
 
+def test_without_an_invalid_pixel_there_is_no_mask_band_and_a_late_one_leaves_the_rows_above_valid(
+    tmp_path: Path,
+) -> None:
+    source = write_tif(tmp_path / "image.tif", np.zeros((1500, 520), np.float32), transform=NORTH_UP)
+    with rasterio.open(write_mask(tmp_path / "valid.tif", source, blobs(1500, 520))) as written:
+        assert [flag.name for flag in written.mask_flag_enums[0]] == ["all_valid"]
+    valid = np.ones((1500, 520), np.bool_)
+    valid[1300, 400] = False
+    with create_mask(tmp_path / "late.tif", read_header(source)) as file:
+        file.write(0, blobs(1500, 520), valid)
+    with rasterio.open(tmp_path / "late.tif") as written:
+        np.testing.assert_array_equal(written.read_masks(1) != 0, valid)
+
+
 def test_a_png_has_no_mask_band_and_no_side_file(tmp_path: Path) -> None:
     valid = np.arange(600)[:, None].repeat(520, 1) > 99
     source = write_tif(tmp_path / "image.tif", np.where(valid, 1, np.nan).astype(np.float32), transform=NORTH_UP)

@@ -10,7 +10,6 @@ from refine.raster.header import MAX_PIXELS, Header, default_output, read_header
 from refine.raster.reader import (
     LEVEL_BYTES,
     RasterImage,
-    needed_cache_bytes,
     open_image,
     sweep_bytes,
     temporary_level_bytes,
@@ -37,7 +36,6 @@ __all__ = [
     "foreground_from",
     "gdal_environment",
     "make_store",
-    "needed_cache_bytes",
     "open_dataset",
     "open_image",
     "open_stored",

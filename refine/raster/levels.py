@@ -17,6 +17,8 @@ from refine.geometry import RGB, BoolArray
 Sums = NDArray[Any]
 """(n, w, channels) unsigned: red, green, blue and, where pixels may be invalid, how many are valid."""
 
+_BYTES_AT_ONCE = 1 << 20  # sums are up to ten times as large as the pixels
+
 LevelRows = Callable[[int, RGB, "BoolArray | None"], None]
 """Takes finished rows of a level: number of the first, (n, w, 3) and (n, w) valid pixels."""
 
@@ -37,12 +39,16 @@ class LevelSweep:
 
     def feed(self, image: RGB, valid: BoolArray | None) -> None:
         """The next (n, width, 3) rows and their valid pixels."""
-        rows: Sums = image
-        if self._has_invalid:
-            weight = np.ones(image.shape[:2], np.uint8) if valid is None else valid.astype(np.uint8)
-            rows = np.concatenate([image * weight[:, :, None], weight[:, :, None]], axis=2)
-        for node in self._roots:
-            node.feed(rows)
+        step = max(1, _BYTES_AT_ONCE // (image.shape[1] * 4))
+        for first in range(0, len(image), step):
+            rows: Sums = image[first : first + step]
+            if self._has_invalid:
+                weight = (
+                    np.ones(rows.shape[:2], np.uint8) if valid is None else valid[first : first + step].view(np.uint8)
+                )
+                rows = np.concatenate([rows * weight[:, :, None], weight[:, :, None]], axis=2)
+            for node in self._roots:
+                node.feed(rows)
 
     def finish(self) -> None:
         """All rows were fed: hand over the last rows, which the border cuts."""

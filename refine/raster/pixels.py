@@ -17,7 +17,7 @@ from refine.errors import InputError
 from refine.geometry import RGB, BoolArray, Window
 from refine.raster.gdal import translated
 from refine.raster.layout import Layout, valid_pixels
-from refine.raster.scaling import Scaling, fixed_scaling, percentile_scaling
+from refine.raster.scaling import Scaling, fixed_scaling, look_up, percentile_scaling
 
 SAMPLE_SIDE = 1024
 """Black and white are taken from every k-th pixel, so that the long side keeps at most this many."""
@@ -85,8 +85,7 @@ class PixelReader:
 
     def _colours(self, values: NDArray[Any]) -> RGB:
         if self.layout.palette is not None:
-            colours: RGB = self.layout.palette[:, :3][values[0]]
-            return colours
+            return look_up(self.layout.palette[:, :3], values[0])
         if self.scaling is None:
             shown = values
         else:

@@ -27,6 +27,9 @@ from refine.raster.orientation import upright, upright_window
 from refine.raster.pixels import PixelReader, strip_rows
 from refine.raster.temporary import Store, make_store, temporary_bytes
 
+SUMS_BYTES = 16 << 20
+"""Working memory of the block means and of the scaling to 8 bit, which go by a few rows at a time."""
+
 LEVEL_BYTES = 64 << 20
 """Levels of an image stay in memory while they take less than this together."""
 
@@ -212,15 +215,10 @@ def temporary_level_bytes(header: Header, decimations: Sequence[int]) -> int:
 
 
 def sweep_bytes(header: Header) -> int:
-    """The most that one strip of the sweep takes: stored values, colours, valid pixels and the sums' inputs."""
+    """The most that a sweep holds beside GDAL's cache: a strip as stored and shown, and the sums of some rows."""
     stored_width = header.width if header.orientation < 5 else header.height
-    itemsize = np.dtype(header.dtype).itemsize
     pixels = strip_rows(header.block_height) * stored_width
-    return pixels * (3 * itemsize + 3 + 3 + (4 * 2 + 1 if header.has_invalid else 0))
-
-
-def needed_cache_bytes(header: Header, rows: int) -> int:
-    """The smallest block cache with which windows of `rows` rows, read row by row, decode each block about once."""
-    block_rows = -(-rows // header.block_height) + 1
-    itemsize = np.dtype(header.dtype).itemsize
-    return block_rows * header.block_height * header.width * min(header.bands, 4) * itemsize
+    stored = min(header.bands, 3) * np.dtype(header.dtype).itemsize
+    # Bands apart and together as colours; which values are finite or nodata, and which pixels are valid.
+    shown = 3 + 3 + (5 if header.has_invalid else 0)
+    return pixels * (stored + shown) + SUMS_BYTES

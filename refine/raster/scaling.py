@@ -17,7 +17,7 @@ from refine.geometry import BoolArray
 PERCENTILES = (0.5, 99.5)
 
 _TABLE_TYPES = ("uint8", "uint16", "int8", "int16")  # few enough values to look each up
-_ROWS = 64  # scaled at once, as float64
+_PIXELS_AT_ONCE = 1 << 18  # numpy widens numbers and indices to 8 bytes, some of them several times
 
 
 @dataclass(frozen=True)
@@ -34,17 +34,29 @@ class Scaling:
             table = self._tables.get(band)
             if table is None:
                 table = self._tables[band] = self._table(band)
-            looked_up: NDArray[np.uint8] = table[values.view(f"u{values.dtype.itemsize}")]
-            return looked_up
+            return look_up(table, values.view(f"u{values.dtype.itemsize}"))
         shown = np.empty(values.shape, np.uint8)
-        for row in range(0, len(values), _ROWS):
-            shown[row : row + _ROWS] = _shown(values[row : row + _ROWS], *self.limits[band])
+        for rows in _few_rows(values):
+            shown[rows] = _shown(values[rows], *self.limits[band])
         return shown
 
     def _table(self, band: int) -> NDArray[np.uint8]:
         itemsize = np.dtype(self.dtype).itemsize
         every = np.arange(1 << (8 * itemsize), dtype=f"u{itemsize}").view(self.dtype)
         return _shown(every, *self.limits[band])
+
+
+def look_up(table: NDArray[np.uint8], indices: NDArray[Any]) -> NDArray[np.uint8]:
+    """`table[indices]` for (h, w) indices into the first axis, without a wide copy of them all."""
+    found = np.empty(indices.shape + table.shape[1:], np.uint8)
+    for rows in _few_rows(indices):
+        found[rows] = table[indices[rows]]
+    return found
+
+
+def _few_rows(values: NDArray[Any]) -> list[slice]:
+    step = max(1, _PIXELS_AT_ONCE // values.shape[1])
+    return [slice(row, row + step) for row in range(0, len(values), step)]
 
 
 def fixed_scaling(value_range: tuple[float, float], bands: int, dtype: str) -> Scaling:

@@ -5,8 +5,8 @@ then closed, opened again, compared with what was written, flushed to the disk a
 it. So whatever kills the process, no file stands under the output's name that is not whole: a GeoTIFF whose writer was
 killed opens without an error and is empty.
 
-Pixels where the image is nodata are 0, and masked by a mask band inside the file: all values 0..255 are mask values, so
-none is free to be a nodata value. A PNG has no mask band; there they are 0.
+Pixels where the image is nodata are 0, and masked by a mask band inside the file, if there are any: all values 0..255
+are mask values, so none is free to be a nodata value. A PNG has no mask band; there they are 0.
 """
 
 from __future__ import annotations
@@ -115,7 +115,8 @@ class MaskFile:
         self._lowest_foreground = lowest_foreground
         self._overwrite = overwrite
         self._is_png = out.suffix.lower() == ".png"
-        self._has_mask_band = has_invalid and not self._is_png
+        self._may_have_invalid = has_invalid and not self._is_png
+        self._has_mask_band = False  # before the first invalid pixel there is none
         self._next_row = 0
         self._values = np.zeros((BLOCK, width), np.uint8)
         self._valid = np.zeros((BLOCK, width), np.bool_)
@@ -221,12 +222,21 @@ class MaskFile:
         assert self._dataset is not None
         with ExitStack() as on_error, self._writing():
             on_error.callback(self.abort)
-            if self._has_mask_band:
+            if self._may_have_invalid and (self._has_mask_band or not valid.all()):
+                self._begin_mask_band(row)
                 self._dataset.write_mask(valid, window=place)
             if values.any():  # GDAL fills in what was not written, or leaves it out
                 self._dataset.write(values, 1, window=place)
             on_error.pop_all()
         self._checksums.append((zlib.crc32(values.data), zlib.crc32(valid.data)))
+
+    def _begin_mask_band(self, row: int) -> None:
+        """Make the rows before `row` valid, if there is no mask band yet."""
+        if not self._has_mask_band:
+            self._has_mask_band = True
+            assert self._dataset is not None
+            for above in range(0, row, BLOCK):
+                self._dataset.write_mask(True, window=RasterWindow(0, above, self.width, BLOCK))
 
     def _close(self) -> None:
         if self._dataset is not None:
