@@ -120,10 +120,10 @@ class LiteNet(nn.Module):
             change = value if change is None else value + resize(change, *value.shape[-2:])
             changes[name] = change
         full = resize(changes["s2"], *x.shape[-2:])
-        final = self._apply(start, full + self._at_full_size(x, d2, self._apply(start, full)))
+        final = self._changed(start, full + self._at_full_size(x, d2, self._changed(start, full)))
         if not self.training:
             return {"final": final}
-        coarser = {name: self._apply(start, resize(changes[name], *x.shape[-2:])) for name in ("s16", "s8", "s4")}
+        coarser = {name: self._changed(start, resize(changes[name], *x.shape[-2:])) for name in ("s16", "s8", "s4")}
         return {**coarser, "final": final}
 
     def correction(self, image: Tensor, coarse: Tensor, reach: Tensor | None = None) -> Tensor:
@@ -138,7 +138,7 @@ class LiteNet(nn.Module):
         planes = mask_planes(image, coarse, reach if self.config.reach_input else None)
         return planes, coarse_logit(coarse) if self.residual else zero
 
-    def _apply(self, start: Tensor, change: Tensor) -> Tensor:
+    def _changed(self, start: Tensor, change: Tensor) -> Tensor:
         """The logit (B, 1, H, W) after a change (B, 1 or 2, H, W); a change of zero is none, to the bit."""
         if not self.has_gain:
             return start + change
