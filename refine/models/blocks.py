@@ -15,6 +15,9 @@ COARSE_EPSILON = 0.01
 POINT_RAMP = (0.1, 0.4)
 """Uncertainty at which the point head starts to count, and at which it counts fully."""
 
+MOST_LOG_GAIN = 2.0
+"""The coarse logit is scaled by at most e to this, either way: 7.4 makes the steepest ramp of a reduced mask hard."""
+
 REACH_SCALE = 4.0
 """The reach plane is log2(reach) / 4: one pixel is 0, sixteen pixels are 1."""
 
@@ -68,18 +71,20 @@ def _along_axes(x: Tensor, rows: Tensor, cols: Tensor) -> Tensor:
 @lru_cache(maxsize=64)
 def pooling_matrix(length: int, bins: int) -> Tensor:
     """(bins, length); cell i is the mean of pixels floor(i n / b) to ceil((i + 1) n / b), as `adaptive_avg_pool2d` cuts."""
-    matrix = torch.zeros(bins, length)
-    for i in range(bins):
-        start, stop = floor(i * length / bins), ceil((i + 1) * length / bins)
-        matrix[i, start:stop] = 1 / (stop - start)
-    return matrix
+    with torch.inference_mode(False):  # a matrix kept from an inference must serve a later training step
+        matrix = torch.zeros(bins, length)
+        for i in range(bins):
+            start, stop = floor(i * length / bins), ceil((i + 1) * length / bins)
+            matrix[i, start:stop] = 1 / (stop - start)
+        return matrix
 
 
 @lru_cache(maxsize=64)
 def enlarging_matrix(length: int, target: int) -> Tensor:
     """(target, length); bilinear, pixel centres aligned. A constant matrix exports to every runtime, odd cells too."""
-    eye = torch.eye(length)[None, None]  # (1, 1, length, length)
-    return resize(eye, target, length)[0, 0]
+    with torch.inference_mode(False):
+        eye = torch.eye(length)[None, None]  # (1, 1, length, length)
+        return resize(eye, target, length)[0, 0]
 
 
 def coarse_logit(coarse: Tensor) -> Tensor:
@@ -111,6 +116,17 @@ def mask_planes(image: Tensor, coarse: Tensor, reach: Tensor | None) -> Tensor:
         plane = (torch.log2(reach.float()) / REACH_SCALE).to(image).view(-1, 1, 1, 1)
         planes.append(plane.expand(-1, 1, *image.shape[-2:]))
     return torch.cat(planes, dim=1)  # (B, 4 or 5, H, W)
+
+
+def changed_logit(start: Tensor, change: Tensor) -> Tensor:
+    """The logit (B, 1, H, W) after a change (B, 1 or 2, H, W); a change of zero is none, to the bit.
+
+    The first channel is added. The second is the logarithm of a factor on `start`: it sharpens a ramp in place, where a
+    sum could do so only by copying the ramp, and every error of the copy would move the outline.
+    """
+    if change.shape[1] == 1:
+        return start + change
+    return start * change[:, 1:].clamp(-MOST_LOG_GAIN, MOST_LOG_GAIN).exp() + change[:, :1]
 
 
 def correction_of(logit: Tensor, coarse: Tensor, *, residual: bool) -> Tensor:

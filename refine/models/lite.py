@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from refine.models.blocks import (
     PyramidPooling,
+    changed_logit,
     coarse_logit,
     conv_bn_relu,
     correction_of,
@@ -24,10 +25,6 @@ from refine.models.blocks import (
 )
 from refine.models.encoder import Encoder
 from refine.models.meticulousnet import start_at_zero
-
-
-MOST_LOG_GAIN = 2.0
-"""The coarse logit is scaled by at most e to this, either way: 7.4 makes the steepest ramp of a reduced mask hard."""
 
 
 class LiteConfig(BaseModel):
@@ -91,8 +88,7 @@ class LiteNet(nn.Module):
         self.recover8 = LiteRecover(w8, c4, w4)
         self.recover4 = LiteRecover(w4, c2, w2)
         # A change of the logit, and with a gain the logarithm of the factor on the coarse logit.
-        self.has_gain = self.residual and config.gain
-        changes = 1 + self.has_gain
+        changes = 1 + (self.residual and config.gain)
         self.heads = nn.ModuleDict(
             {f"s{s}": nn.Conv2d(w, changes, 1) for s, w in zip((16, 8, 4, 2), config.widths, strict=True)}
         )
@@ -120,10 +116,10 @@ class LiteNet(nn.Module):
             change = value if change is None else value + resize(change, *value.shape[-2:])
             changes[name] = change
         full = resize(changes["s2"], *x.shape[-2:])
-        final = self._changed(start, full + self._at_full_size(x, d2, self._changed(start, full)))
+        final = changed_logit(start, full + self._at_full_size(x, d2, changed_logit(start, full)))
         if not self.training:
             return {"final": final}
-        coarser = {name: self._changed(start, resize(changes[name], *x.shape[-2:])) for name in ("s16", "s8", "s4")}
+        coarser = {name: changed_logit(start, resize(changes[name], *x.shape[-2:])) for name in ("s16", "s8", "s4")}
         return {**coarser, "final": final}
 
     def correction(self, image: Tensor, coarse: Tensor, reach: Tensor | None = None) -> Tensor:
@@ -137,12 +133,6 @@ class LiteNet(nn.Module):
         assert coarse is not None
         planes = mask_planes(image, coarse, reach if self.config.reach_input else None)
         return planes, coarse_logit(coarse) if self.residual else zero
-
-    def _changed(self, start: Tensor, change: Tensor) -> Tensor:
-        """The logit (B, 1, H, W) after a change (B, 1 or 2, H, W); a change of zero is none, to the bit."""
-        if not self.has_gain:
-            return start + change
-        return start * change[:, 1:].clamp(-MOST_LOG_GAIN, MOST_LOG_GAIN).exp() + change[:, :1]
 
     def _at_full_size(self, x: Tensor, d2: Tensor, logit: Tensor) -> Tensor:
         """The point head's change: the only layers that see single pixels; it counts where the mask is uncertain."""

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from refine.models.blocks import (
     PyramidPooling,
+    changed_logit,
     coarse_logit,
     conv_bn_relu,
     correction_of,
@@ -40,6 +41,7 @@ class MeticulousConfig(BaseModel):
     takes_mask: bool = True
     reach_input: bool = True
     output: Literal["direct", "residual"] = "residual"
+    gain: bool = Field(True, description="residual only: the coarse logit is also scaled, so a ramp sharpens in place")
     points: Literal["soft", "topk"] = "soft"
     pooling: Literal["reduced", "full"] = "reduced"
     width: int = Field(256, ge=16, description="channels at stride 8; halved at stride 4, quartered at stride 2")
@@ -71,14 +73,14 @@ class RecoverBlock(nn.Module):
 class PointPerceptron(nn.Module):
     """PointRend's three layers on [stem feature, mask logit], shared by all levels and cycles; dense as 1x1 convolutions."""
 
-    def __init__(self, feature_channels: int, hidden: int = 256) -> None:
+    def __init__(self, feature_channels: int, changes: int, hidden: int = 256) -> None:
         super().__init__()
         self.layers = nn.Sequential(
             nn.Conv2d(feature_channels + 1, hidden, 1),
             nn.ReLU(inplace=True),
             nn.Conv2d(hidden, hidden, 1),
             nn.ReLU(inplace=True),
-            nn.Conv2d(hidden, 1, 1),
+            nn.Conv2d(hidden, changes, 1),
         )
 
     def forward(self, features: Tensor, logit: Tensor) -> Tensor:
@@ -87,10 +89,10 @@ class PointPerceptron(nn.Module):
 
 
 class MaskHead(nn.Sequential):
-    """(B, C, h, w) features to a (B, 1, h, w) logit."""
+    """(B, C, h, w) features to (B, changes, h, w): a logit, or a change of one."""
 
-    def __init__(self, in_channels: int) -> None:
-        super().__init__(conv_bn_relu(in_channels, 32, 1), nn.Conv2d(32, 1, 1))
+    def __init__(self, in_channels: int, changes: int) -> None:
+        super().__init__(conv_bn_relu(in_channels, 32, 1), nn.Conv2d(32, changes, 1))
 
 
 class MeticulousNet(nn.Module):
@@ -116,9 +118,11 @@ class MeticulousNet(nn.Module):
         self.mask_encoding = nn.Sequential(conv_bn_relu(width + 2, width + 2), conv_bn_relu(width + 2, width))
         self.recover8 = RecoverBlock(width, c4, width // 2)
         self.recover4 = RecoverBlock(width // 2, c2, width // 4)
-        self.head_initial = MaskHead(c8)
-        self.head8, self.head4, self.head2 = MaskHead(width), MaskHead(width // 2), MaskHead(width // 4)
-        self.perceptron = PointPerceptron(c2)
+        changes = 1 + (self.residual and config.gain)
+        self.head_initial = MaskHead(c8, changes)
+        self.head8, self.head4 = MaskHead(width, changes), MaskHead(width // 2, changes)
+        self.head2 = MaskHead(width // 4, changes)
+        self.perceptron = PointPerceptron(c2, changes)
         if self.residual:
             last = [head[-1] for head in (self.head_initial, self.head8, self.head4, self.head2)]
             start_at_zero([*last, self.perceptron.layers[-1]])
@@ -131,8 +135,8 @@ class MeticulousNet(nn.Module):
         def layer(head: nn.Module, features: Tensor, previous: Tensor | None = None) -> Tensor:
             return self._hier_pr(head, features, e2, start, previous)
 
-        def full(delta: Tensor) -> Tensor:
-            return start + resize(delta, *image.shape[-2:])
+        def full(change: Tensor) -> Tensor:
+            return changed_logit(start, resize(change, *image.shape[-2:]))
 
         initial = layer(self.head_initial, e8)
         first = layer(self.head8, d8)
@@ -171,7 +175,7 @@ class MeticulousNet(nn.Module):
     def _hier_pr(
         self, head: nn.Module, features: Tensor, e2: Tensor, start: Tensor, previous: Tensor | None
     ) -> Tensor:
-        """A mask head and the point perceptron on a grid twice as fine as `features`; gives a logit, or its correction.
+        """A mask head and the point perceptron on a grid twice as fine as `features`; gives a logit, or its change.
 
         `previous` is the coarser layer's result: averaged with (direct) or added to (residual).
         """
@@ -180,7 +184,7 @@ class MeticulousNet(nn.Module):
         if previous is not None:
             previous = resize(previous, height, width)
             value = value + previous if self.residual else (value + previous) / 2
-        logit = resize(start, height, width) + value
+        logit = changed_logit(resize(start, height, width), value)
         points = self.perceptron(resize(e2, height, width), logit).float()
         change = points if self.residual else points - value
         if self.config.points == "soft":
