@@ -22,6 +22,7 @@ from refine.geometry import Mask
 from refine.masks import fits, open_mask
 from refine.models.metadata import sha256
 from refine.networks import Networks, choose_networks, likely_device, load_refiner, resolve_device
+from refine.outputs import draw_preview
 from refine.plan import Device, Plan
 from refine.planning import plan_for_array, plan_for_raster
 from refine.raster import Header, check_output, create_mask, foreground_from, open_image, read_header
@@ -120,8 +121,6 @@ def refine_raster(
             run = refine_mask(source, first, refiner, plan, sink, progress)
         clock.lap("refine")
         if preview is not None:
-            from refine.outputs import draw_preview
-
             draw_preview(Path(preview), source, first, out, run, roi=plan.roi)
             clock.lap("preview")
     return Report(

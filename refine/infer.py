@@ -16,11 +16,10 @@ from refine.api import plan_raster, refine_raster
 from refine.errors import InputError, RasterError, RefineError
 from refine.inputs import Job, make_jobs
 from refine.networks import choose_networks, likely_device
+from refine.outputs import PREVIEW_SUFFIXES
 from refine.raster import check_output, default_output, read_header
 from refine.report import write_text
 from refine.settings import Settings
-
-_PREVIEW_SUFFIXES = (".jpg", ".jpeg", ".png")
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,8 +131,8 @@ def _previews(preview: str | None, jobs: Sequence[Job]) -> tuple[Path | None, ..
         if any(path.resolve() == job.out.parent.resolve() for job in jobs) and len(jobs) > 1:
             raise InputError(f"--preview {preview}: is the folder of the results; give another one")
         return tuple(path / f"{job.image.stem}_preview.png" for job in jobs)
-    if path.suffix.lower() not in _PREVIEW_SUFFIXES:
-        raise InputError(f"--preview {preview}: end it in .png or .jpg, or in / for a folder")
+    if path.suffix.lower() not in PREVIEW_SUFFIXES:
+        raise InputError(f"--preview {preview}: end it in {' or '.join(PREVIEW_SUFFIXES)}, or in / for a folder")
     return (path,)
 
 

@@ -44,8 +44,11 @@ class SalientScores:
             measures |= self._with_truth
         else:
             self._skipped += 1
+        pred, gt = prediction.astype(np.float64), truth
+        if self._stretch:  # pysodmetrics stretches 8-bit predictions, and cuts an 8-bit truth at 128
+            pred, gt = np.rint(pred * 255).astype(np.uint8), truth.astype(np.uint8) * np.uint8(255)
         for measure in measures.values():
-            measure.step(pred=prediction.astype(np.float64), gt=truth, normalize=self._stretch)
+            measure.step(pred=pred, gt=gt, normalize=self._stretch)
 
     def results(self) -> dict[str, float | bool]:
         """Means over the images fed; those without any defined value are left out."""

@@ -1,0 +1,282 @@
+"""The commands as they are typed: what they write, what they say, and how they end."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+import cv2
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from rasters import write_picture, write_tif
+
+from refine.cli import infer, refine, repeat_option, run
+from refine.settings import Settings
+
+ROOT = Path(__file__).parent.parent
+Pair = tuple[NDArray[np.uint8], NDArray[np.uint8]]
+
+
+class Ended:
+    """How a command ended."""
+
+    def __init__(self, code: int, out: str, err: str) -> None:
+        self.code, self.out, self.err = code, out, err
+
+
+Call = Callable[..., Ended]
+
+
+@pytest.fixture
+def command(checkpoints: Path, capsys: pytest.CaptureFixture[str]) -> Call:
+    """Runs `infer.py` with untrained checkpoints in this process."""
+
+    def call(*arguments: object) -> Ended:
+        given = [str(argument) for argument in arguments]
+        if "--checkpoint" not in given:
+            given += ["--checkpoint", str(checkpoints / "mos_h_lite.safetensors")]
+        if not {"--mask", "--coarse", "--coarse-checkpoint"} & set(given):
+            given += ["--coarse-checkpoint", str(checkpoints / "mos_l_lite.safetensors")]
+        with pytest.raises(SystemExit) as ended:
+            run(infer, name="infer.py", arguments=[*given, "--device", "cpu"])
+        captured = capsys.readouterr()
+        return Ended(int(ended.value.code or 0), captured.out, captured.err)
+
+    return call
+
+
+@pytest.fixture
+def folder(tmp_path: Path, photograph: Pair) -> Path:
+    """`photo.jpg` and `rough.png`."""
+    image, mask = photograph
+    write_picture(tmp_path / "photo.jpg", image)
+    write_picture(
+        tmp_path / "rough.png", np.asarray(cv2.resize(mask, (100, 75), interpolation=cv2.INTER_AREA), np.uint8)
+    )
+    return tmp_path
+
+
+def read(path: Path) -> NDArray[np.uint8]:
+    read = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    assert read is not None
+    return np.asarray(read, np.uint8)
+
+
+def only_line(ended: Ended) -> str:
+    """The one line on stderr of a command that failed with exit code 2."""
+    assert ended.code == 2
+    (line,) = ended.err.splitlines()
+    assert line.startswith("infer.py: ")
+    return line
+
+
+def test_a_photograph_and_a_rough_mask_give_a_mask_a_preview_and_a_report(command: Call, folder: Path) -> None:
+    ended = command(
+        "--image", folder / "photo.jpg", "--mask", folder / "rough.png", "--out", folder / "refined.png",
+        "--preview", folder / "preview.png", "--report", folder / "report.json",
+    )  # fmt: skip
+    assert (ended.code, ended.err) == (0, "")
+    assert read(folder / "refined.png").shape == (300, 400)
+    assert read(folder / "preview.png").ndim == 3
+    assert json.loads((folder / "report.json").read_text())["width"] == 400
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "photo.jpg", "preview.png", "refined.png", "report.json", "rough.png",
+    ]  # fmt: skip
+
+
+def test_the_result_is_the_mask_of_refine_array(
+    command: Call, folder: Path, photograph: Pair, checkpoints: Path
+) -> None:
+    from refine import refine_array
+
+    command("--image", folder / "photo.jpg", "--mask", folder / "rough.png", "--out", folder / "out.tif")
+    image = read(folder / "photo.jpg")[:, :, ::-1]
+    settings = Settings(device="cpu", checkpoint=checkpoints / "mos_h_lite.safetensors")
+    refined = refine_array(image, read(folder / "rough.png"), settings=settings)
+    np.testing.assert_array_equal(read(folder / "out.tif"), np.floor(refined * np.float32(255) + np.float32(0.5)))
+
+
+def test_by_default_the_result_lies_beside_the_image(command: Call, folder: Path) -> None:
+    write_tif(folder / "raster.tif", read(folder / "photo.jpg"))
+    assert command("--image", folder / "photo.jpg", folder / "raster.tif").code == 0
+    assert read(folder / "photo_mask.png").shape == read(folder / "raster_mask.tif").shape == (300, 400)
+
+
+def test_a_folder_goes_to_a_folder_and_one_bad_file_does_not_stop_the_others(command: Call, folder: Path) -> None:
+    images, out = folder / "images", folder / "results"
+    images.mkdir()
+    for name in ("a.jpg", "c.jpg"):
+        (images / name).write_bytes((folder / "photo.jpg").read_bytes())
+    (images / "b.jpg").write_bytes(b"no image")
+    ended = command("--image", images, "--out", f"{out}/", "--report", folder / "report.json")
+    assert "b.jpg" in only_line(ended)
+    assert sorted(path.name for path in out.iterdir()) == ["a.png", "c.png"]
+    assert ["error" in entry for entry in json.loads((folder / "report.json").read_text())] == [False, True, False]
+
+
+def test_binary_results_hold_two_values(command: Call, folder: Path) -> None:
+    command("--image", folder / "photo.jpg", "--mask", folder / "rough.png", "--binary", "--threshold", 0.4)
+    assert set(np.unique(read(folder / "photo_mask.png"))) == {0, 255}
+
+
+def test_an_existing_output_needs_overwrite(command: Call, folder: Path) -> None:
+    arguments = ("--image", folder / "photo.jpg", "--mask", folder / "rough.png", "--out", folder / "out.png")
+    (folder / "out.png").write_bytes(b"mine")
+    assert "exists already; give --overwrite" in only_line(command(*arguments))
+    assert (folder / "out.png").read_bytes() == b"mine"
+    assert command(*arguments, "--overwrite").code == 0
+    assert read(folder / "out.png").shape == (300, 400)
+
+
+def test_a_plan_is_printed_and_nothing_is_written(command: Call, folder: Path) -> None:
+    before = sorted(folder.iterdir())
+    ended = command("--image", folder / "photo.jpg", "--out", f"{folder}/new/", "--plan")
+    assert (ended.code, ended.err) == (0, "")
+    assert "planned peak" in ended.out
+    assert sorted(folder.iterdir()) == before
+
+
+NO_TORCH = """
+import sys
+from refine.cli import infer, run
+try:
+    run(infer, name="infer.py", arguments=sys.argv[1:])
+finally:
+    assert "torch" not in sys.modules and "timm" not in sys.modules
+"""
+
+
+def test_a_plan_needs_no_torch(folder: Path, checkpoints: Path) -> None:
+    arguments = ["--image", folder / "photo.jpg", "--plan", "--checkpoint", checkpoints / "mos_h_lite.safetensors"]
+    arguments += ["--coarse-checkpoint", checkpoints / "mos_l_lite.safetensors"]
+    done = subprocess.run(
+        [sys.executable, "-c", NO_TORCH, *map(str, arguments)], cwd=ROOT, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--image", "{}/missing.jpg"], "missing.jpg does not exist"),
+        (["--image", "{}/photo.jpg", "--mask", "{}/missing.png"], "missing.png does not exist"),
+        (
+            ["--image", "{}/photo.jpg", "--tile", "100"],
+            "--tile 100 is not a multiple of the network's stride 16; try --tile 96",
+        ),
+        (
+            ["--image", "{}/photo.jpg", "--tile", "224", "--overlap", "224"],
+            "--overlap 224 is not smaller than --tile 224",
+        ),
+        (["--image", "{}/photo.jpg", "--max-memory", "lots"], "'lots' is not a size in bytes"),
+        (["--image", "{}/photo.jpg", "--max-memory", "0.05GiB"], "the smallest that works is --max-memory"),
+        (["--image", "{}/photo.jpg", "--batch", "many"], "'many' is neither auto nor a whole number"),
+        (["--image", "{}/photo.jpg", "--roi", "1,2,3"], "--roi 1,2,3: give row,col,height,width"),
+        (["--image", "{}/photo.jpg", "--roi", "290,0,20,20"], "--roi 290,0,20,20"),
+        (["--image", "{}/photo.jpg", "--bands", "5"], "--bands 5"),
+        (["--image", "{}/photo.jpg", "--bands", "r,g,b"], "'r,g,b' is not of the form R,G,B"),
+        (
+            ["--image", "{}/photo.jpg", "--mask", "{}/rough.png", "--coarse", "mos_l"],
+            "--coarse makes the first mask, but --mask",
+        ),
+        (["--image", "{}/photo.jpg", "--coarse", "isnet"], "give --coarse-checkpoint FILE"),
+        (["--image", "{}/photo.jpg", "--out", "{}/nowhere/out.png"], "does not exist"),
+        (["--image", "{}/photo.jpg", "--out", "{}/photo.jpg/x/"], "cannot be made"),
+        (["--image", "{}/photo.jpg", "--out", "{}/out.gif"], "end it in .tif, .tiff or .png"),
+        (["--image", "{}/photo.jpg", "--preview", "{}/p.xyz"], "--preview"),
+        (["--image", "{}/photo.jpg", "--report", "{}/nowhere/r.json"], "does not exist"),
+        (["--image", "{}/photo.jpg", "--checkpoint", "{}/photo.jpg"], "photo.jpg"),
+        (["--image", "{}/photo.jpg", "--checkpoint", "{}/none.safetensors"], "none.safetensors"),
+        (["--image", "{}/text.jpg"], "text.jpg"),
+        (["--image", "{}/photo.jpg", "--mask", "{}/other.png"], "--align stretch"),
+        (["--image", "{}/photo.jpg", "stray.jpg"], "stray.jpg does not exist"),
+        (["--image", "{}/photo.jpg", "--mask", "{}/rough.png", "stray"], "unexpected extra argument"),
+        (["--image", "{}/photo.jpg", "--ovrlap", "3"], "--ovrlap"),
+        (["--image"], "--image"),
+        ([], "--image"),
+    ],
+)
+def test_wrong_input_is_one_line_and_leaves_nothing(
+    command: Call, folder: Path, arguments: list[str], message: str
+) -> None:
+    (folder / "text.jpg").write_text("no picture")
+    write_picture(folder / "other.png", np.zeros((90, 50), np.uint8))
+    before = sorted(folder.rglob("*"))
+    line = only_line(command(*(argument.format(folder) for argument in arguments)))
+    assert message.lower() in line.lower()
+    assert sorted(folder.rglob("*")) == before
+
+
+def test_the_checkpoint_is_checked_even_when_no_window_would_run(
+    command: Call, folder: Path, checkpoints: Path
+) -> None:
+    write_picture(folder / "empty.png", np.zeros((300, 400), np.uint8))
+    whole = (checkpoints / "mos_h_lite.safetensors").read_bytes()
+    (folder / "cut.safetensors").write_bytes(whole[:-100])
+    arguments = ("--image", folder / "photo.jpg", "--mask", folder / "empty.png", "--out", folder / "out.png")
+    assert "cut.safetensors" in only_line(command(*arguments, "--checkpoint", folder / "cut.safetensors"))
+    assert not (folder / "out.png").exists()
+
+
+def test_a_truncated_image_leaves_no_file(command: Call, folder: Path) -> None:
+    rng = np.random.default_rng(0)
+    path = write_tif(folder / "cut.tif", rng.integers(0, 256, (600, 600, 3), dtype=np.uint8), compress="deflate")
+    path.write_bytes(path.read_bytes()[:-400_000])
+    before = sorted(folder.iterdir())
+    assert "cut.tif" in only_line(command("--image", path))
+    assert sorted(folder.iterdir()) == before
+
+
+def test_every_setting_is_an_option_and_has_a_line_in_the_help() -> None:
+    options = {parameter.name: parameter for parameter in infer.params if isinstance(parameter, click.Option)}
+    for name, field in Settings.model_fields.items():
+        assert field.description is not None
+        assert field.description in (options[name].help or "")
+
+
+def test_an_option_takes_as_many_files_as_a_shell_makes_of_a_pattern() -> None:
+    given = ["--image", "a", "b", "--tile", "96", "--image=c", "d", "--soft"]
+    expected = ["--image", "a", "--image", "b", "--tile", "96", "--image=c", "--image", "d", "--soft"]
+    assert repeat_option(given, "--image") == expected
+
+
+def test_the_group_names_the_command_that_failed(capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments, start in (
+        (["infer", "--image", "missing.jpg"], "refine infer: --image missing.jpg does not exist"),
+        (["infer", "--tile", "x"], "refine infer: "),
+        (["unknown"], "refine: "),
+        ([], "refine: "),
+    ):
+        with pytest.raises(SystemExit) as ended:
+            run(refine, name="refine", arguments=arguments)
+        (line,) = capsys.readouterr().err.splitlines()
+        assert ended.value.code == 2
+        assert line.startswith(start)
+
+
+def test_an_interruption_is_one_line_and_leaves_no_file(folder: Path, checkpoints: Path) -> None:
+    large = cv2.resize(read(folder / "photo.jpg"), (4000, 3000), interpolation=cv2.INTER_LINEAR)
+    write_picture(folder / "large.jpg", np.asarray(large, np.uint8))
+    arguments = ["--image", folder / "large.jpg", "--out", folder / "out.tif", "--select", "all", "--device", "cpu"]
+    arguments += ["--mask", folder / "rough.png", "--checkpoint", checkpoints / "mos_h_lite.safetensors"]
+    process = subprocess.Popen(
+        [sys.executable, ROOT / "infer.py", *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 60
+    while not list(folder.glob(".*")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    os.kill(process.pid, signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (130, "infer.py: interrupted\n")
+    assert sorted(path.name for path in folder.iterdir()) == ["large.jpg", "photo.jpg", "rough.png"]

@@ -1,0 +1,135 @@
+"""`refine evaluate`: masks matched by stem, a table, JSON; and the quality benchmark on a small folder."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from rasters import write_picture
+
+from refine.cli import refine, run
+from refine.evaluate import masks_by_stem, table
+from refine.metrics.summary import Scores, Truth, count_worse, score, summarise
+
+ROOT = Path(__file__).parent.parent
+Pair = tuple[NDArray[np.uint8], NDArray[np.uint8]]
+
+
+def square(start: int, stop: int, side: int = 100) -> NDArray[np.uint8]:
+    mask = np.zeros((side, side), np.uint8)
+    mask[start:stop, start:stop] = 255
+    return mask
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> tuple[Path, Path, Path]:
+    """Truth, prediction and the masks before: a square shifted by 2 px, and one that is right."""
+    truth, prediction, before = (tmp_path / name for name in ("truth", "pred", "before"))
+    for folder in (truth, prediction, before):
+        folder.mkdir()
+    for stem in ("a", "b"):
+        write_picture(truth / f"{stem}.png", square(20, 80))
+    shifted = np.roll(square(20, 80), 2, axis=1)
+    write_picture(prediction / "a_mask.png", shifted)
+    write_picture(prediction / "b.png", square(20, 80))
+    write_picture(before / "a.png", square(20, 80))
+    write_picture(before / "b.png", shifted)
+    return truth, prediction, before
+
+
+def evaluate(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
+    with pytest.raises(SystemExit) as ended:
+        run(refine, name="refine", arguments=["evaluate", *map(str, arguments)])
+    captured = capsys.readouterr()
+    return int(ended.value.code or 0), captured.out, captured.err
+
+
+def test_the_table_has_the_means_and_the_json_every_image(
+    folders: tuple[Path, Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    truth, prediction, before = folders
+    path = tmp_path / "scores.json"
+    code, out, err = evaluate(capsys, "--pred", prediction, "--truth", truth, "--before", before, "--json", path)
+    assert (code, err) == (0, "")
+    assert "| mean boundary accuracy | 87.18 | 87.18 | +0.00 |" in out
+    assert "1 of 2 images lost more than a point" in out
+    figures = json.loads(path.read_text())
+    assert figures["images"]["a"]["after"]["iou"] == pytest.approx(3480 / 3720, abs=1e-6)
+    assert figures["images"]["a"]["before"]["mba"] == 1
+    assert figures["after"]["iou_overall"] == pytest.approx((3480 + 3600) / (3720 + 3600), abs=1e-6)
+    assert figures["worse"] == 1
+
+
+def test_a_prediction_of_another_size_is_brought_to_the_truths(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, mask in (("truth", square(20, 80)), ("pred", square(10, 40, 50))):
+        (tmp_path / name).mkdir()
+        write_picture(tmp_path / name / "a.png", mask)
+    code, out, _ = evaluate(capsys, "--pred", tmp_path / "pred", "--truth", tmp_path / "truth")
+    assert code == 0
+    assert "| IoU, mean over images | 100.00 |" in out
+
+
+def test_a_missing_prediction_is_refused(folders: tuple[Path, Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
+    truth, prediction, _ = folders
+    (prediction / "b.png").unlink()
+    code, _, err = evaluate(capsys, "--pred", prediction, "--truth", truth)
+    assert code == 2
+    assert err == f"refine evaluate: {prediction}: no mask of the stem 'b', which the truth has\n"
+
+
+def test_a_photograph_beside_its_truth_is_no_mask(tmp_path: Path) -> None:
+    for name in ("a.png", "a.jpg", "b.tif"):
+        (tmp_path / name).touch()
+    assert masks_by_stem(tmp_path) == {"a": tmp_path / "a.png", "b": tmp_path / "b.tif"}
+
+
+def test_an_empty_truth_has_no_boundary_accuracy_and_is_counted() -> None:
+    empty = np.zeros((50, 50), np.uint8)
+    scores = [score(empty, Truth.of(empty)), score(square(10, 30, 50), Truth.of(square(10, 30, 50)))]
+    summary = summarise(scores)
+    assert (summary.mba, summary.mba_undefined, summary.iou_mean) == (1, 1, 1)
+    assert "1 images have no outline" in table(summary)
+
+
+def test_worse_means_more_than_a_point_of_boundary_accuracy() -> None:
+    def with_mba(mba: float | None) -> Scores:
+        return Scores(intersection=1, union=1, mba=mba, boundary_iou=1, mae=0)
+
+    before = [with_mba(value) for value in (0.9, 0.9, 0.9, None)]
+    after = [with_mba(value) for value in (0.895, 0.885, 0.95, None)]
+    assert count_worse(before, after) == 1
+
+
+def test_the_quality_benchmark_prints_a_table_for_each_kind(
+    tmp_path: Path, photograph: Pair, checkpoints: Path
+) -> None:
+    image, mask = photograph
+    (tmp_path / "own").mkdir()
+    write_picture(tmp_path / "own" / "one.jpg", image)
+    write_picture(tmp_path / "own" / "one.png", mask)
+    write_picture(tmp_path / "own" / "one.pred-other.png", np.asarray(cv2.blur(mask, (9, 9)), np.uint8))
+    (tmp_path / "index.csv").write_text("split,set,id,accurate\ntest,own,one,1\ntrain,own,two,1\n")
+    arguments = [sys.executable, ROOT / "benchmarks" / "quality.py", "--data", tmp_path, "--out", tmp_path / "q.json"]
+    arguments += ["--kinds", "truth64,stored", "--checkpoint", checkpoints / "mos_h_lite.safetensors"]
+    done = subprocess.run([str(a) for a in arguments], env=environment(), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "### truth64" in done.stdout
+    assert "### other" in done.stdout
+    results = json.loads((tmp_path / "q.json").read_text())["results"]
+    assert [result["kind"] for result in results] == ["truth64", "other"]
+    for result in results:  # an untrained network changes nothing
+        assert result["after"]["iou"] == pytest.approx(result["before"]["iou"], abs=2e-3)
+
+
+def environment() -> dict[str, str]:
+    """With the repository on the path, installed or not."""
+    return os.environ | {"PYTHONPATH": str(ROOT)}
