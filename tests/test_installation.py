@@ -56,3 +56,9 @@ def test_a_checkpoint_that_is_not_there_is_said_with_those_that_are() -> None:
 def test_shipped_checkpoints_lie_where_the_resolver_says() -> None:
     for name in shipped_names():
         assert default_checkpoint(name).is_file()
+
+
+def test_ci_runs_what_the_readme_says() -> None:
+    commands = [line for line in (ROOT / ".ci" / "run").read_text().splitlines() if line.startswith("pip install")]
+    assert len(commands) == 1
+    assert commands[0] in (ROOT / "README.md").read_text()
