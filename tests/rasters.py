@@ -14,6 +14,13 @@ import rasterio
 from numpy.typing import NDArray
 from rasterio.errors import NotGeoreferencedWarning
 
+from refine.geometry import Window
+from refine.raster import create_mask, open_image, read_header
+from refine.sources import ImageSource
+
+NORTH_UP = rasterio.Affine(0.5, 0, 399_000, 0, -0.5, 5_820_000)
+"""Half a metre a pixel, somewhere in UTM zone 33."""
+
 
 def picture(height: int, width: int, seed: int = 0, channels: int = 3) -> NDArray[np.uint8]:
     """(H, W, C) of smooth colours with some noise; no two rows or columns are alike."""
@@ -93,3 +100,34 @@ def cut(path: Path, share: float = 0.5) -> Path:
     data = path.read_bytes()
     path.write_bytes(data[: int(len(data) * share)])
     return path
+
+
+def whole(image: ImageSource, decimation: int = 1) -> NDArray[np.uint8]:
+    """All pixels of a level."""
+    return image.read(Window(0, 0, -(-image.height // decimation), -(-image.width // decimation)), decimation)[0]
+
+
+def shown(path: Path, **options: Any) -> NDArray[np.uint8]:
+    """All pixels of a file, as the networks see them; with the options of `open_image`."""
+    with open_image(path, **options) as image:
+        return whole(image)
+
+
+def write_mask(out: Path, image: Path, mask: NDArray[np.uint8], **options: Any) -> Path:
+    """All of a mask into a file, with the options of `create_mask`."""
+    with create_mask(out, read_header(image), **options) as file:
+        file.write(0, mask)
+    return out
+
+
+def read_mask(path: Path) -> NDArray[np.uint8]:
+    """A mask file as another program reads it."""
+    pixels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    assert pixels is not None
+    return np.asarray(pixels, np.uint8)
+
+
+def blobs(height: int, width: int, seed: int = 0) -> NDArray[np.uint8]:
+    """A soft mask with empty and full parts."""
+    smooth = cv2.resize(np.random.default_rng(seed).normal(size=(5, 6)), (width, height), interpolation=cv2.INTER_CUBIC)
+    return np.asarray(np.clip(smooth.reshape(height, width) * 200 + 128, 0, 255), np.uint8)

@@ -93,13 +93,9 @@ def open_dataset(path: Path, overview: int | None = None) -> DatasetReader:
 
 @contextmanager
 def translated(path: Path, failure: str) -> Iterator[None]:
-    """What GDAL raises inside becomes one RasterError line: path, `failure`, GDAL's own words.
-
-    What it warns of goes to the log named rasterio, in threads as well: there GDAL would print it.
-    """
+    """What GDAL raises inside becomes one RasterError line: path, `failure`, GDAL's own words."""
     try:
-        with rasterio.Env():
-            yield
+        yield
     except GDAL_ERRORS as error:
         raise RasterError(f"{path}: {failure}: {_reason(error, path)}") from error
 

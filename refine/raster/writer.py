@@ -161,7 +161,7 @@ class MaskFile:
         """Drop what is not finished. Does nothing after `commit`."""
         with suppress(RasterError):  # it is thrown away: what was wrong with it has been said, or does not matter
             self._close()
-        for path in (self._hidden, self._hidden.with_suffix(".png")):
+        for path in (self._hidden, self._hidden.with_suffix(".png"), _side_file(self._hidden)):
             path.unlink(missing_ok=True)
 
     def __enter__(self) -> MaskFile:
@@ -274,6 +274,10 @@ class MaskFile:
                 os.fsync(file.fileno())
             if self.out.exists() and not self._overwrite:
                 raise InputError(f"{self.out}: exists already; it was made while this mask was")
+            if _side_file(self._hidden).exists():
+                _side_file(self._hidden).replace(_side_file(self.out))
+            else:  # one of an earlier file would speak of this one
+                _side_file(self.out).unlink(missing_ok=True)
             finished.replace(self.out)
             _flush_folder(self.out.parent)
         except OSError as error:
@@ -282,11 +286,11 @@ class MaskFile:
             raise RasterError(f"{self.out}: cannot be written: {error.strerror}") from error
 
     def _writing(self) -> ExitStack:
-        """GDAL writes no side files (.aux.xml) here, and what it complains of names the output."""
+        """What GDAL complains of names the output. Only a TIFF may get a side file, for a CRS that it cannot hold."""
         stack = ExitStack()
         stack.enter_context(translated(self.out, "cannot be written"))
         stack.enter_context(_without_stderr())
-        stack.enter_context(rasterio.Env(GDAL_PAM_ENABLED="NO", GDAL_TIFF_INTERNAL_MASK="YES"))
+        stack.enter_context(rasterio.Env(GDAL_PAM_ENABLED=not self._is_png, GDAL_TIFF_INTERNAL_MASK=True))
         stack.enter_context(without_georeference_warning())
         return stack
 
@@ -314,6 +318,11 @@ def _without_stderr() -> Iterator[None]:
 
 def _hidden_name(out: Path, suffix: str) -> Path:
     return out.with_name(f".{out.name[:200]}.{secrets.token_hex(4)}{suffix}")
+
+
+def _side_file(path: Path) -> Path:
+    """Where GDAL keeps what a file's format has no room for."""
+    return path.with_name(f"{path.name}.aux.xml")
 
 
 def _flush_folder(folder: Path) -> None:

@@ -1,0 +1,131 @@
+"""What is not read: files of other kinds, damaged ones, bombs, VRTs that reach further; each in one line."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import rasterio
+from rasters import cut, picture, shown, whole, write_picture, write_tif
+
+from refine.errors import InputError, RasterError
+from refine.geometry import Window
+from refine.raster import open_image, read_header
+
+
+def refused(path: Path) -> str:
+    """The one line that is said of a file."""
+    with pytest.raises((InputError, RasterError)) as caught, open_image(path) as image:
+        whole(image)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert str(path) in message
+    return message
+
+
+def test_what_is_no_image_is_said_in_one_line(tmp_path: Path) -> None:
+    assert "no such file" in refused(tmp_path / "none.tif")
+    assert "folder" in refused(tmp_path)
+    (tmp_path / "a.tif").write_text("hello, this is a text")
+    assert "not an image" in refused(tmp_path / "a.tif")
+    (tmp_path / "b.png").touch()
+    assert "empty" in refused(tmp_path / "b.png")
+    (tmp_path / "c.tif").write_bytes(b"II*\0" + b"\xff" * 100)
+    assert "cannot be opened" in refused(tmp_path / "c.tif")
+
+
+@pytest.mark.parametrize("name", ["a.png", "a16.png", "a.jpg", "a.webp", "a.bmp", "a.tif", "tiled.tif"])
+def test_a_truncated_file_is_an_error_whatever_its_kind(tmp_path: Path, name: str) -> None:
+    pixels = picture(300, 200)
+    path = tmp_path / name
+    if name.endswith("tif"):
+        write_tif(path, pixels, compress="deflate", tiled=name.startswith("tiled"))
+    else:
+        write_picture(path, pixels if name != "a16.png" else pixels.astype(np.uint16) * 257)
+    refused(cut(path))
+
+
+def test_damage_inside_is_told_with_its_place(tmp_path: Path) -> None:
+    path = write_tif(tmp_path / "a.tif", picture(300, 200), compress="deflate")
+    data = bytearray(path.read_bytes())
+    for place in range(len(data) // 2, len(data) // 2 + 28, 7):
+        data[place] ^= 0x5A
+    path.write_bytes(data)
+    assert "cannot be read at row" in refused(path)
+
+
+def test_a_bomb_is_refused_by_its_declared_size(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    with rasterio.open(
+        path, "w", driver="GTiff", height=200_000, width=300_000, count=1, dtype="uint8", tiled=True, blockxsize=4096,
+        blockysize=4096, sparse_ok=True, compress="deflate", transform=rasterio.Affine(2, 0, 10, 0, -2, 20),
+    ):  # fmt: skip
+        pass
+    assert read_header(path).width == 300_000
+    with pytest.raises(InputError, match="300000 x 200000"):
+        read_header(path, max_pixels=10**9)
+
+
+VRT = """<VRTDataset rasterXSize="30" rasterYSize="20"><VRTRasterBand dataType="Byte" band="1"{band}>
+<SimpleSource><SourceFilename relativeToVRT="{relative}">{source}</SourceFilename><SourceBand>1</SourceBand>
+</SimpleSource></VRTRasterBand></VRTDataset>"""
+
+
+def test_a_vrt_in_disguise_is_refused(tmp_path: Path) -> None:
+    write_picture(tmp_path / "secret.png", picture(20, 30))
+    disguised = tmp_path / "photo.png"
+    disguised.write_text(VRT.format(band="", relative=1, source="secret.png"))
+    assert "not an image" in refused(disguised)
+
+
+def test_a_vrt_of_local_files_is_read(tmp_path: Path) -> None:
+    pixels = picture(20, 30)
+    write_picture(tmp_path / "part.png", pixels)
+    vrt = tmp_path / "mosaic.vrt"
+    vrt.write_text(VRT.format(band="", relative=1, source="part.png"))
+    np.testing.assert_array_equal(shown(vrt), pixels[:, :, [0, 0, 0]])
+
+
+@pytest.mark.parametrize(
+    ("band", "relative", "source"),
+    [
+        ("", 0, "/vsicurl/http://localhost/a.tif"),
+        ("", 0, "http://localhost/a.tif"),
+        ("", 1, "missing.tif"),
+        ("", 1, "inner.vrt"),
+        (' subClass="VRTRawRasterBand"', 1, "part.png"),
+        (' subClass="VRTDerivedRasterBand"', 1, "part.png"),
+    ],
+)
+def test_a_vrt_that_reaches_further_is_refused(tmp_path: Path, band: str, relative: int, source: str) -> None:
+    write_picture(tmp_path / "part.png", picture(20, 30))
+    (tmp_path / "inner.vrt").write_text(VRT.format(band="", relative=1, source="part.png"))
+    vrt = tmp_path / "mosaic.vrt"
+    vrt.write_text(VRT.format(band=band, relative=relative, source=source))
+    refused(vrt)
+
+
+def test_warnings_of_a_reading_thread_do_not_reach_stderr(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    path = write_picture(tmp_path / "a.jpg", picture(300, 200), cv2.IMWRITE_JPEG_RST_INTERVAL, 4)
+    data = path.read_bytes()
+    place = data.index(b"\xff\xd3")  # "extraneous bytes before marker", says libjpeg
+    path.write_bytes(data[:place] + b"xyz" + data[place:])
+    with open_image(path) as image, ThreadPoolExecutor(1) as pool:
+        pool.submit(image.read, Window(0, 0, 300, 200)).result()
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_progressive_jpeg_is_counted_with_its_coefficients(tmp_path: Path) -> None:
+    plain = write_picture(tmp_path / "a.jpg", picture(300, 200))
+    progressive = write_picture(tmp_path / "b.jpg", picture(300, 200), cv2.IMWRITE_JPEG_PROGRESSIVE, 1)
+    assert read_header(plain).decoder_bytes == 0
+    assert read_header(progressive).decoder_bytes == 300 * 200 * 7
+
+
+def test_nothing_of_gdal_reaches_stderr(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    refused(cut(write_tif(tmp_path / "a.tif", picture(300, 200), compress="deflate")))
+    refused(cut(write_picture(tmp_path / "a.jpg", picture(300, 200))))
+    assert capfd.readouterr() == ("", "")
