@@ -57,6 +57,12 @@ class LiteRecover(nn.Module):
         return F.relu(merged + self.body(merged))
 
 
+def with_mask(features: Tensor, x: Tensor) -> Tensor:
+    """Features with the input's planes beyond RGB beside them, averaged to their size."""
+    stride = x.shape[-1] // features.shape[-1]
+    return torch.cat([features, F.avg_pool2d(x[:, 3:], stride).to(features)], dim=1) if x.shape[1] > 3 else features
+
+
 def separable(in_channels: int, out_channels: int) -> list[nn.Module]:
     return [
         nn.Conv2d(in_channels, in_channels, 3, padding=1, groups=in_channels, bias=False),
@@ -69,7 +75,8 @@ class LiteNet(nn.Module):
     """MOS_L_lite (`takes_mask` False) or MOS_H_lite.
 
     `forward(image (B, 3, H, W) normalised, coarse (B, 1, H, W) in 0..1, reach (B,) in pixels)` gives logits
-    (B, 1, H, W): in training those of strides 16, 8, 4 and "final", else only "final". H and W are multiples of `stride`.
+    (B, 1, H, W): in training those of strides 16, 8, 4 and "final", else only "final". H and W are multiples of
+    `stride`.
     """
 
     stride = 16
@@ -81,7 +88,9 @@ class LiteNet(nn.Module):
         self.residual = config.takes_mask and config.output == "residual"
         planes = 3 + config.takes_mask + (config.takes_mask and config.reach_input)
         self.encoder = Encoder(config.encoder, in_channels=planes, output_stride=32, taps=(2, 4, 8, 16))
-        c2, c4, c8, c16 = self.encoder.channels
+        # The mask goes to every decoder block as well: the stem's mask weights start at zero and learn late.
+        beside = planes - 3
+        c2, c4, c8, c16 = (channels + beside for channels in self.encoder.channels)
         w16, w8, w4, w2 = config.widths
         self.pooling = PyramidPooling(c16, c16 // 4, w16)
         self.recover16 = LiteRecover(w16, c8, w8)
@@ -104,7 +113,7 @@ class LiteNet(nn.Module):
 
     def forward(self, image: Tensor, coarse: Tensor | None = None, reach: Tensor | None = None) -> dict[str, Tensor]:
         x, start = self._inputs(image, coarse, reach)
-        e2, e4, e8, e16 = self.encoder(x)
+        e2, e4, e8, e16 = (with_mask(features, x) for features in self.encoder(x))
         d16 = self.pooling(e16)
         d8 = self.recover16(d16, e8)
         d4 = self.recover8(d8, e4)
