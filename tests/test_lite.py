@@ -15,26 +15,27 @@ def net() -> LiteNet:
     return LiteNet().eval()
 
 
-def test_window_costs_below_two_giga_multiply_adds_and_four_million_parameters(net):
+def test_window_costs_below_two_giga_multiply_adds_and_four_million_parameters(net: LiteNet) -> None:
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         net(torch.zeros(1, 3, 224, 224), torch.zeros(1, 1, 224, 224), torch.ones(1))
     assert counter.get_total_flops() / 2 <= 2e9
     assert sum(p.numel() for p in net.parameters()) <= 4_000_000
 
 
-def test_untrained_network_hands_back_the_mask_to_the_bit(net):
+def test_untrained_network_hands_back_the_mask_to_the_bit(net: LiteNet) -> None:
     coarse = torch.rand(2, 1, 64, 64, generator=torch.Generator().manual_seed(1))
     image = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(2))
     assert torch.equal(net.correction(image, coarse, torch.tensor([1.0, 8.0])), torch.zeros_like(coarse))
 
 
-def test_supervised_outputs_have_the_size_of_the_image(net):
+def test_supervised_outputs_have_the_size_of_the_image(net: LiteNet) -> None:
     outputs = net.train()(torch.zeros(2, 3, 96, 96), torch.zeros(2, 1, 96, 96), torch.ones(2))
     net.eval()
-    assert {name: tuple(v.shape) for name, v in outputs.items()} == dict.fromkeys(["s16", "s8", "s4", "final"], (2, 1, 96, 96))
+    assert list(outputs) == ["s16", "s8", "s4", "final"]
+    assert {tuple(v.shape) for v in outputs.values()} == {(2, 1, 96, 96)}
 
 
-def test_windows_do_not_depend_on_their_batch():
+def test_windows_do_not_depend_on_their_batch() -> None:
     net = trained_looking()
     generator = torch.Generator().manual_seed(3)
     image = torch.randn(8, 3, 64, 64, generator=generator)
@@ -47,7 +48,7 @@ def test_windows_do_not_depend_on_their_batch():
     torch.testing.assert_close(together, alone, rtol=0, atol=1e-4)
 
 
-def test_the_reach_is_seen():
+def test_the_reach_is_seen() -> None:
     net = trained_looking()
     with torch.no_grad():
         net.encoder.net.conv_stem.weight[:, 3:] = 0.1
@@ -57,7 +58,7 @@ def test_the_reach_is_seen():
     assert (near - far).abs().max() > 1e-4
 
 
-def test_coarse_network_takes_no_mask():
+def test_coarse_network_takes_no_mask() -> None:
     net = LiteNet(LiteConfig(takes_mask=False, reach_input=False, output="direct")).eval()
     assert not net.takes_mask
     assert net(torch.zeros(1, 3, 96, 96))["final"].shape == (1, 1, 96, 96)
@@ -68,5 +69,6 @@ def trained_looking() -> LiteNet:
     torch.manual_seed(4)
     net = LiteNet().eval()
     for layer in [*net.heads.values(), net.points[-1]]:
+        assert isinstance(layer, torch.nn.Conv2d)
         torch.nn.init.normal_(layer.weight, std=0.3)
     return net

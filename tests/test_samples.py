@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import cv2
 import numpy as np
 import pytest
@@ -16,27 +18,27 @@ from refine.training.samples import WholeImageSamples, WindowSamples
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_pairs(tmp_path_factory.mktemp("pairs"))
 
 
-def sections(path, **more):
-    return [Data(name="shapes", path=str(path), **more)]
+def sections(path: Path, predictions: Path | None = None) -> list[Data]:
+    return [Data(name="shapes", path=str(path), predictions=None if predictions is None else str(predictions))]
 
 
-def windows(folder, first_late=10**9, **changes):
+def windows(folder: Path, first_late: int = 10**9, **changes: object) -> WindowSamples:
     config = parse_config(small_config(folder, **changes), "test")
     return WindowSamples(load_pairs(config.data, frozenset()), config, first_late=first_late)
 
 
-def test_folder_and_tar_shard_hold_the_same_pairs(folder, tmp_path):
+def test_folder_and_tar_shard_hold_the_same_pairs(folder: Path, tmp_path: Path) -> None:
     shard = write_shard(folder, tmp_path / "pairs.tar")
     a, b = (load_pairs(sections(path), frozenset()).pairs for path in (folder, shard))
     assert [p.key for p in a] == [p.key for p in b] == [("shapes", f"{i:02d}") for i in range(4)]
     assert all(np.array_equal(x.image, y.image) and np.array_equal(x.mask, y.mask) for x, y in zip(a, b, strict=True))
 
 
-def test_held_out_pairs_never_train(folder, tmp_path):
+def test_held_out_pairs_never_train(folder: Path, tmp_path: Path) -> None:
     listed = tmp_path / "held.csv"
     listed.write_text("set,id\nshapes,01\nshapes,03\n")
     held_out = read_held_out(listed)
@@ -45,7 +47,7 @@ def test_held_out_pairs_never_train(folder, tmp_path):
 
 
 @pytest.mark.parametrize("damage", ["missing mask", "other size", "not an image", "no folder"])
-def test_broken_pair_is_named(tmp_path, damage):
+def test_broken_pair_is_named(tmp_path: Path, damage: str) -> None:
     folder = write_pairs(tmp_path / "pairs")
     mask = folder / "shapes" / "02.png"
     if damage == "missing mask":
@@ -56,11 +58,18 @@ def test_broken_pair_is_named(tmp_path, damage):
         mask.write_bytes(b"no picture")
     else:
         folder = tmp_path / "absent"
-    with pytest.raises(InputError, match="02|absent"):
+    with pytest.raises(InputError, match=r"02|absent"):
         load_pairs(sections(folder), frozenset())
 
 
-def test_sample_depends_on_seed_and_index_alone(folder):
+def test_prediction_that_is_no_picture_is_named(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "shapes").mkdir()
+    (tmp_path / "shapes" / "01.png").write_bytes(b"no picture")
+    with pytest.raises(InputError, match="shapes/01: the stored prediction"):
+        load_pairs(sections(folder, predictions=tmp_path), frozenset())
+
+
+def test_sample_depends_on_seed_and_index_alone(folder: Path) -> None:
     first, second = windows(folder), windows(folder)
     second[7]
     a, b, other = first[3], second[3], first[4]
@@ -68,7 +77,7 @@ def test_sample_depends_on_seed_and_index_alone(folder):
     assert not torch.equal(a["image"], other["image"])
 
 
-def test_image_and_truth_stay_aligned_through_crops_and_flips(folder):
+def test_image_and_truth_stay_aligned_through_crops_and_flips(folder: Path) -> None:
     """The discs are bright, so brightness tells truth, wherever the window lies."""
     samples = windows(folder, augment={"jitter": [0.0, 0.0, 0.0, 0.0], "grey": 0.0, "jpeg": 0.0})
     agreement = []
@@ -79,13 +88,13 @@ def test_image_and_truth_stay_aligned_through_crops_and_flips(folder):
     assert np.mean(agreement) > 0.97
 
 
-def test_exact_kind_is_the_truth_and_says_reach_one_or_little_more(folder):
+def test_exact_kind_is_the_truth_and_says_reach_one_or_little_more(folder: Path) -> None:
     item = windows(folder, perturb={"kinds": {"exact": 1.0}})[0]
     assert torch.equal(item["coarse"], item["truth"])
     assert 1 <= item["reach"] <= 1.6
 
 
-def test_cascade_sample_brings_the_window_around_it(folder):
+def test_cascade_sample_brings_the_window_around_it(folder: Path) -> None:
     samples = windows(folder, first_late=0, augment={"jitter": [0.0] * 4, "grey": 0.0, "jpeg": 0.0, "whole": 0.0})
     item = samples[1]
     factor = int(item["factor"])
@@ -98,7 +107,7 @@ def test_cascade_sample_brings_the_window_around_it(folder):
     assert np.corrcoef(cv2.GaussianBlur(middle, (0, 0), factor).ravel(), inner.ravel())[0, 1] > 0.8
 
 
-def test_whole_image_sample_has_the_networks_size(folder):
+def test_whole_image_sample_has_the_networks_size(folder: Path) -> None:
     config = parse_config(small_config(folder, model={"architecture": "mos_l_lite", "size": 64}), "test")
     item = WholeImageSamples(load_pairs(config.data, frozenset()), config)[0]
     assert item["image"].shape == (64, 64, 3)
@@ -106,12 +115,12 @@ def test_whole_image_sample_has_the_networks_size(folder):
     assert set(item) == {"image", "truth", "trusted"}
 
 
-def test_the_eight_symmetries_are_eight():
+def test_the_eight_symmetries_are_eight() -> None:
     plane = np.arange(12).reshape(3, 4)
     assert len({flip_and_turn(plane, i).tobytes() + bytes(flip_and_turn(plane, i).shape) for i in range(8)}) == 8
 
 
-def test_jitter_of_nothing_changes_nothing_and_grey_stays_grey():
+def test_jitter_of_nothing_changes_nothing_and_grey_stays_grey() -> None:
     image = np.random.default_rng(0).integers(0, 256, (9, 9, 3), dtype=np.uint8)
     np.testing.assert_array_equal(jitter(image, (0.0, 0.0, 0.0, 0.0), np.random.default_rng(1)), image)
     grey = np.repeat(image[:, :, :1], 3, axis=2)
@@ -119,7 +128,7 @@ def test_jitter_of_nothing_changes_nothing_and_grey_stays_grey():
     assert np.ptp(jittered, axis=2).max() <= 1
 
 
-def test_turning_moves_image_and_truth_alike():
+def test_turning_moves_image_and_truth_alike() -> None:
     truth = np.zeros((64, 64), np.float32)
     truth[20:30, 30:50] = 1
     image = np.repeat((truth * 255).astype(np.uint8)[:, :, None], 3, axis=2)
@@ -128,7 +137,7 @@ def test_turning_moves_image_and_truth_alike():
     assert np.abs(moved - truth).max() > 0.5
 
 
-def test_outline_points_lie_on_the_outline():
+def test_outline_points_lie_on_the_outline() -> None:
     mask = np.zeros((40, 40), np.uint8)
     mask[10:30, 5:35] = 255
     points = outline_points(mask)

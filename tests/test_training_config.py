@@ -16,19 +16,19 @@ CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("*.json"))
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
-def test_shipped_config_is_valid_and_builds_its_networks_config(path):
+def test_shipped_config_is_valid_and_builds_its_networks_config(path: Path) -> None:
     config = load_config(path)
     assert config.model.architecture == path.stem.lower()
     full_config(config.model.architecture, config.model.options)
     assert parse_config(json.loads(config.model_dump_json()), "resolved") == config
 
 
-def test_the_papers_schedule_is_the_papers():
+def test_the_papers_schedule_is_the_papers() -> None:
     schedules = {path.stem: load_config(path).schedule for path in CONFIGS}
     assert [(s.steps, s.batch) for s in (schedules["MOS_L"], schedules["MOS_H"])] == [(60000, 20), (60000, 24)]
 
 
-def test_every_problem_is_named_in_one_message(tmp_path):
+def test_every_problem_is_named_in_one_message(tmp_path: Path) -> None:
     raw = small_config(tmp_path, typo=1)
     raw["schedule"] = {"steps": 0, "batch": 2.5, "warm": 1}
     raw["model"] = {"architecture": "mos_x", "size": 64}
@@ -36,7 +36,14 @@ def test_every_problem_is_named_in_one_message(tmp_path):
         parse_config(raw, "here.json")
     message = str(error.value)
     assert "\n" not in message
-    for place in ("typo: unknown key", "schedule.steps", "schedule.batch", "schedule.warm: unknown key", "model.architecture"):
+    places = (
+        "typo: unknown key",
+        "schedule.steps",
+        "schedule.batch",
+        "schedule.warm: unknown key",
+        "model.architecture",
+    )
+    for place in places:
         assert place in message
 
 
@@ -49,19 +56,19 @@ def test_every_problem_is_named_in_one_message(tmp_path):
         ("augment", {"scale": [2.0, 1.0]}, "low <= high"),
     ],
 )
-def test_impossible_values_are_refused(tmp_path, section, value, said):
+def test_impossible_values_are_refused(tmp_path: Path, section: str, value: dict[str, object], said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         parse_config(small_config(tmp_path, **{section: value}), "here.json")
 
 
-def test_paths_of_data_are_replaced_by_name(tmp_path):
+def test_paths_of_data_are_replaced_by_name(tmp_path: Path) -> None:
     raw = small_config(tmp_path)
     assert parse_config(raw, "here", {"shapes": "elsewhere"}).data[0].path == "elsewhere"
     with pytest.raises(ConfigError, match="--data other"):
         parse_config(raw, "here", {"other": "elsewhere"})
 
 
-def test_file_that_is_no_config_is_refused(tmp_path):
+def test_file_that_is_no_config_is_refused(tmp_path: Path) -> None:
     broken = tmp_path / "broken.json"
     broken.write_text("{")
     with pytest.raises(ConfigError, match="not JSON"):

@@ -17,7 +17,8 @@ def write_pairs(folder: Path, count: int = 4, side: int = 96) -> Path:
     for i in range(count):
         centre = rng.uniform(0.35, 0.65, 2) * side
         disc = np.hypot(rows - centre[0], cols - centre[1]) < side * rng.uniform(0.15, 0.3)
-        image = rng.integers(0, 80, (side, side, 3), dtype=np.uint8) + np.where(disc, 150, 20)[:, :, None].astype(np.uint8)
+        noise = rng.integers(0, 80, (side, side, 3), dtype=np.uint8)
+        image = noise + np.where(disc, 150, 20)[:, :, None].astype(np.uint8)
         cv2.imwrite(str(folder / "shapes" / f"{i:02d}.jpg"), image)
         cv2.imwrite(str(folder / "shapes" / f"{i:02d}.png"), disc.astype(np.uint8) * 255)
     return folder
@@ -34,7 +35,11 @@ def small_config(data: Path, **changes: object) -> dict[str, object]:
     config: dict[str, object] = {
         "seed": 3,
         "data": [{"name": "shapes", "path": str(data)}],
-        "perturb": {"kinds": {"exact": 0.2, "reduce": 0.5, "warp": 0.3}, "late_kinds": {"cascade": 1.0}, "late_from": 0.5},
+        "perturb": {
+            "kinds": {"exact": 0.2, "reduce": 0.5, "warp": 0.3},
+            "late_kinds": {"cascade": 1.0},
+            "late_from": 0.5,
+        },
         "model": {"architecture": "mos_h_lite", "size": 64},
         "loss": {"outputs": {"s": {"bce": 0.5}, "final": {"bce": 1.0, "sobel": 1.0}}, "identity": 0.05},
         "schedule": {"steps": 8, "batch": 2, "warmup_steps": 2},

@@ -38,7 +38,7 @@ def conv_bn_relu(in_channels: int, out_channels: int, kernel: int = 3, *, bias: 
 
 
 class PyramidPooling(nn.Module):
-    """Pooling to 1, 2, 3 and 6 cells a side, a 1x1 convolution each, enlarged again beside the input (PSPNet, 1612.01105).
+    """Pooling to 1, 2, 3, 6 cells a side, a 1x1 convolution each, enlarged again beside the input (PSPNet, 1612.01105).
 
     `branch_channels` = `in_channels` is the MeticulousNet reproduction; a quarter of it is the original PSPNet.
     (B, in_channels, h, w) gives (B, out_channels, h, w).
@@ -70,9 +70,9 @@ def _along_axes(x: Tensor, rows: Tensor, cols: Tensor) -> Tensor:
 
 @lru_cache(maxsize=64)
 def pooling_matrix(length: int, bins: int) -> Tensor:
-    """(bins, length); cell i is the mean of pixels floor(i n / b) to ceil((i + 1) n / b), as `adaptive_avg_pool2d` cuts."""
+    """(bins, length); cell i is the mean of pixels floor(i n / b) to ceil((i + 1) n / b), as `adaptive_avg_pool2d`."""
     with torch.inference_mode(False):  # a matrix kept from an inference must serve a later training step
-        matrix = torch.zeros(bins, length)
+        matrix = torch.zeros(bins, length, device="cpu")  # whatever the default is: it is kept for all devices
         for i in range(bins):
             start, stop = floor(i * length / bins), ceil((i + 1) * length / bins)
             matrix[i, start:stop] = 1 / (stop - start)
@@ -83,7 +83,7 @@ def pooling_matrix(length: int, bins: int) -> Tensor:
 def enlarging_matrix(length: int, target: int) -> Tensor:
     """(target, length); bilinear, pixel centres aligned. A constant matrix exports to every runtime, odd cells too."""
     with torch.inference_mode(False):
-        eye = torch.eye(length)[None, None]  # (1, 1, length, length)
+        eye = torch.eye(length, device="cpu")[None, None]  # (1, 1, length, length)
         return resize(eye, target, length)[0, 0]
 
 

@@ -79,7 +79,8 @@ def _drop_unused_stages(net: nn.Module) -> None:
 
 
 def _stem_name(net: nn.Module) -> str:
-    return next(name for name, module in net.named_modules() if isinstance(module, nn.Conv2d))
+    first: str = next(name for name, module in net.named_modules() if isinstance(module, nn.Conv2d))
+    return first
 
 
 def _widen_stem(net: nn.Module, in_channels: int) -> None:

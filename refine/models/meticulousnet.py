@@ -71,7 +71,7 @@ class RecoverBlock(nn.Module):
 
 
 class PointPerceptron(nn.Module):
-    """PointRend's three layers on [stem feature, mask logit], shared by all levels and cycles; dense as 1x1 convolutions."""
+    """PointRend's three layers on [stem feature, mask logit], shared by all levels and cycles; as 1x1 convolutions."""
 
     def __init__(self, feature_channels: int, changes: int, hidden: int = 256) -> None:
         super().__init__()
@@ -172,20 +172,18 @@ class MeticulousNet(nn.Module):
         planes = mask_planes(image, coarse, reach if self.config.reach_input else None)
         return planes, coarse_logit(coarse) if self.residual else zero
 
-    def _hier_pr(
-        self, head: nn.Module, features: Tensor, e2: Tensor, start: Tensor, previous: Tensor | None
-    ) -> Tensor:
+    def _hier_pr(self, head: nn.Module, features: Tensor, e2: Tensor, start: Tensor, previous: Tensor | None) -> Tensor:
         """A mask head and the point perceptron on a grid twice as fine as `features`; gives a logit, or its change.
 
         `previous` is the coarser layer's result: averaged with (direct) or added to (residual).
         """
         height, width = 2 * features.shape[-2], 2 * features.shape[-1]
-        value = resize(head(features).float(), height, width)
+        value: Tensor = resize(head(features).float(), height, width)
         if previous is not None:
             previous = resize(previous, height, width)
             value = value + previous if self.residual else (value + previous) / 2
         logit = changed_logit(resize(start, height, width), value)
-        points = self.perceptron(resize(e2, height, width), logit).float()
+        points: Tensor = self.perceptron(resize(e2, height, width), logit).float()
         change = points if self.residual else points - value
         if self.config.points == "soft":
             return value + soft_point_weight(logit) * change

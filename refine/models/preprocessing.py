@@ -1,4 +1,4 @@
-"""What a network expects of the pixels it is given; it travels in the checkpoint, so that the two cannot be mismatched."""
+"""What a network expects of the pixels it is given; it travels in the checkpoint, so the two cannot be mismatched."""
 
 from __future__ import annotations
 

@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 from refine.training.config import Augment
 
 RGB = NDArray[np.uint8]
-Plane = TypeVar("Plane", bound=NDArray[np.generic])
+Number = TypeVar("Number", bound=np.generic)
 
 
-def flip_and_turn(plane: Plane, orientation: int) -> Plane:
+def flip_and_turn(plane: NDArray[Number], orientation: int) -> NDArray[Number]:
     """One of the eight symmetries of the square: `orientation` % 4 quarter turns, mirrored from 4 on."""
-    turned = np.rot90(plane, orientation % 4)
-    return np.ascontiguousarray(turned[:, ::-1] if orientation >= 4 else turned)  # type: ignore[return-value]
+    turned: NDArray[Number] = np.rot90(plane, orientation % 4)
+    return np.ascontiguousarray(turned[:, ::-1] if orientation >= 4 else turned)
 
 
 def turn(
@@ -29,9 +29,10 @@ def turn(
         return image, truth
     height, width = truth.shape
     matrix = cv2.getRotationMatrix2D((width / 2, height / 2), float(rng.uniform(-most_degrees, most_degrees)), 1.0)
-    options = {"flags": cv2.INTER_LINEAR, "borderMode": cv2.BORDER_REFLECT}
-    turned = cv2.warpAffine(image, matrix, (width, height), **options)
-    return turned.astype(np.uint8), cv2.warpAffine(truth, matrix, (width, height), **options).astype(np.float32)
+    way, border = cv2.INTER_LINEAR, cv2.BORDER_REFLECT
+    turned = cv2.warpAffine(image, matrix, (width, height), flags=way, borderMode=border)
+    moved = cv2.warpAffine(truth, matrix, (width, height), flags=way, borderMode=border)
+    return turned.astype(np.uint8), moved.astype(np.float32)
 
 
 def soften_as_enlarged(image: RGB, scale: float, rng: Generator) -> RGB:
@@ -40,7 +41,8 @@ def soften_as_enlarged(image: RGB, scale: float, rng: Generator) -> RGB:
     if sigma > 0.3:
         image = cv2.GaussianBlur(image, (0, 0), sigma).astype(np.uint8)
     grain = rng.normal(0, rng.uniform(0, 4), image.shape[:2]).astype(np.float32)
-    return np.clip(image + grain[:, :, None], 0, 255).astype(np.uint8)
+    grained: NDArray[np.float32] = image + grain[:, :, None]
+    return np.clip(grained, 0, 255).astype(np.uint8)
 
 
 def photometric(image: RGB, config: Augment, rng: Generator) -> RGB:
@@ -51,15 +53,17 @@ def photometric(image: RGB, config: Augment, rng: Generator) -> RGB:
     if rng.random() < config.jpeg:
         bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
         _, packed = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(40, 96))])
-        image = cv2.cvtColor(cv2.imdecode(packed, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB).astype(np.uint8)
+        unpacked = cv2.imdecode(packed, cv2.IMREAD_COLOR)
+        assert unpacked is not None  # it was packed on the line above
+        image = cv2.cvtColor(unpacked, cv2.COLOR_BGR2RGB).astype(np.uint8)
     return image
 
 
 def jitter(image: RGB, amounts: tuple[float, float, float, float], rng: Generator) -> RGB:
-    """Brightness, contrast, saturation (factors 1 +- amount) and hue (turns of +- amount), as torchvision names them."""
+    """Brightness, contrast, saturation (factors 1 +- amount) and hue (turns of +- amount), named as in torchvision."""
     brightness, contrast, saturation = (1 + rng.uniform(-a, a) for a in amounts[:3])
     hue = rng.uniform(-amounts[3], amounts[3])
-    pixels = image.astype(np.float32) * np.float32(brightness)
+    pixels: NDArray[np.float32] = image.astype(np.float32) * np.float32(brightness)
     grey = pixels @ np.array([0.299, 0.587, 0.114], np.float32)
     pixels = (pixels - grey.mean()) * np.float32(contrast) + grey.mean()
     pixels = grey[:, :, None] + (pixels - grey[:, :, None]) * np.float32(saturation)
@@ -73,6 +77,10 @@ def _hue_rotation(angle: float) -> NDArray[np.float32]:
     cos, sin = np.cos(angle), np.sin(angle) / np.sqrt(3)
     third = (1 - cos) / 3
     return np.array(
-        [[cos + third, third + sin, third - sin], [third - sin, cos + third, third + sin], [third + sin, third - sin, cos + third]],
+        [
+            [cos + third, third + sin, third - sin],
+            [third - sin, cos + third, third + sin],
+            [third + sin, third - sin, cos + third],
+        ],
         dtype=np.float32,
     )

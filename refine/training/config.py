@@ -1,4 +1,4 @@
-"""The JSON config of a training run: one frozen model per section, unknown keys refused, every problem named at once."""
+"""The JSON config of a training run: a frozen model per section, unknown keys refused, all problems named at once."""
 
 from __future__ import annotations
 
@@ -169,7 +169,7 @@ def load_config(path: Path, data_paths: dict[str, str] | None = None) -> Trainin
     Raises ConfigError that lists every problem of the file, each with its place, on one line.
     """
     try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
+        raw: object = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such config") from None
     except (OSError, UnicodeDecodeError) as error:

@@ -155,7 +155,10 @@ def _decode(key: Key, image_bytes: bytes, mask_bytes: bytes, prediction: bytes |
         raise InputError(f"{where}: image is {image.shape[:2]} but mask is {mask.shape} (height, width)")
     coarse = None
     if prediction is not None:
-        coarse = cv2.imdecode(np.frombuffer(prediction, np.uint8), cv2.IMREAD_GRAYSCALE).astype(np.uint8)
+        decoded = cv2.imdecode(np.frombuffer(prediction, np.uint8), cv2.IMREAD_GRAYSCALE)
+        if decoded is None:
+            raise InputError(f"{where}: the stored prediction does not decode")
+        coarse = decoded.astype(np.uint8)
     rgb = np.ascontiguousarray(image[:, :, ::-1], dtype=np.uint8)
     return Pair(key, rgb, mask.astype(np.uint8), outline_points(mask.astype(np.uint8)), is_exact, coarse)
 

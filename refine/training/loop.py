@@ -10,6 +10,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from math import cos, pi
 from pathlib import Path
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -26,8 +27,8 @@ from refine.training.losses import total_loss
 from refine.training.samples import Sample
 from refine.training.state import Progress, save_state
 
-Validator = Callable[[nn.Module], dict[str, float]]
-"""Scores the averaged weights on whole images; the figure under "score" is the one that picks the best."""
+Validator = Callable[[nn.Module, int], dict[str, float]]
+"""Scores the averaged weights at a step, on whole images; the figure under "score" is the one that picks the best."""
 
 
 class TrainingStopped(RefineError):
@@ -58,7 +59,7 @@ class Run:
 
 
 def new_run(model: nn.Module, config: TrainingConfig, device: torch.device) -> Run:
-    model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's types
     ema = copy.deepcopy(model).eval().requires_grad_(False)
     return Run(model, ema, make_optimizer(model, config.optim))
 
@@ -73,7 +74,7 @@ def train(
     log: Log,
     *,
     validator: Validator | None = None,
-    save_best: Callable[[nn.Module, int, dict[str, float]], None] | None = None,
+    keep_best: Callable[[], object] = lambda: None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> bool:
     """Train from `run.step` to the end of the schedule; True when it got there, False when `should_stop` said so.
@@ -88,15 +89,16 @@ def train(
             run.step += 1
             bar.update()
             if run.step % config.checkpoint.log_every == 0:
-                losses["samples_per_second"] = config.checkpoint.log_every * schedule.batch / (time.monotonic() - started)
+                now = time.monotonic()
+                losses["samples_per_second"] = config.checkpoint.log_every * schedule.batch / (now - started)
                 losses["rate"] = learning_rate_share(run.step, schedule) * config.optim.rate
-                started = time.monotonic()
+                started = now
                 log.scalars("train", losses, run.step)
                 bar.set_postfix(loss=f"{losses['loss']:.4f}")
             finished = run.step >= schedule.steps
             leaving = finished or should_stop()
             if validator and config.validation.every and (finished or run.step % config.validation.every == 0):
-                _validate(run, validator, log, save_best)
+                _validate(run, validator, keep_best, log)
             if leaving or run.step % config.checkpoint.every == 0:
                 save_state(folder, run.model, run.ema, run.optimizer, Progress(run.step, run.best, dump(config)))
                 log.pictures(batch, run.ema, preprocessing, run.step)
@@ -126,8 +128,9 @@ def training_step(
         start = coarse_logit(coarse) if coarse is not None else None
         loss, named = total_loss(outputs, truth, trusted, config.loss, start)
         if not torch.isfinite(loss):
-            raise TrainingStopped(f"step {run.step + 1}: the loss is {float(loss)}; no step was taken, the last state is whole")
-        (loss / parts).backward()
+            place, value = f"step {run.step + 1}", float(loss.detach())
+            raise TrainingStopped(f"{place}: the loss is {value}; no step was taken, the last state is whole")
+        torch.autograd.backward(loss / parts)
         for name, value in {**named, "loss": float(loss.detach())}.items():
             totals[name] = totals.get(name, 0.0) + value / parts
     totals["gradient_norm"] = float(nn.utils.clip_grad_norm_(run.model.parameters(), config.optim.clip_norm))
@@ -138,17 +141,16 @@ def training_step(
 
 
 @torch.no_grad()
-def coarse_input(
-    ema: nn.Module, part: Sample, preprocessing: Preprocessing, machine: Machine
-) -> tuple[Tensor, Tensor]:
+def coarse_input(ema: nn.Module, part: Sample, preprocessing: Preprocessing, machine: Machine) -> tuple[Tensor, Tensor]:
     """(B, 1, H, W) coarse masks and (B,) reaches; samples of kind "cascade" get the network's own coarser result."""
     coarse, reach = part["coarse"][:, None], part["reach"]
+    correction = cast(Callable[[Tensor, Tensor, Tensor], Tensor], ema.correction)
     for factor in sorted(set(part["factor"].tolist()) - {0}):
         chosen = part["factor"] == factor
         outer = part["outer_coarse"][chosen][:, None]
         image = preprocessing.normalise(part["outer_image"][chosen])
         with machine.autocast():
-            refined = outer + ema.correction(image, outer, part["outer_reach"][chosen])  # type: ignore[operator]
+            refined = outer + correction(image, outer, part["outer_reach"][chosen])
         enlarged = F.interpolate(refined.clamp(0, 1), scale_factor=factor, mode="bilinear", align_corners=False)
         side = coarse.shape[-1]
         edge = (enlarged.shape[-1] - side) // 2
@@ -162,7 +164,7 @@ def batches(samples: Dataset[Sample], schedule: Schedule, machine: Machine, firs
     loader = DataLoader(
         samples,
         batch_size=schedule.batch,
-        sampler=numbers,  # type: ignore[arg-type]
+        sampler=numbers,
         num_workers=machine.workers,
         # The decoded pairs are shared with the workers by fork; any other way would copy them.
         multiprocessing_context="fork" if machine.workers else None,
@@ -229,12 +231,9 @@ def dump(config: TrainingConfig) -> dict[str, object]:
     return plain
 
 
-def _validate(
-    run: Run, validator: Validator, log: Log, save_best: Callable[[nn.Module, int, dict[str, float]], None] | None
-) -> None:
-    scores = validator(run.ema)
+def _validate(run: Run, validator: Validator, keep_best: Callable[[], object], log: Log) -> None:
+    scores = validator(run.ema, run.step)
     log.scalars("validation", scores, run.step)
     if run.best is None or scores["score"] > run.best:
         run.best = scores["score"]
-        if save_best:
-            save_best(run.ema, run.step, scores)
+        keep_best()

@@ -21,7 +21,9 @@ def total_loss(
 
     `outputs` are logits (B, 1, H, W); `truth` (B, 1, H, W) in 0..1; `trusted` (B, 1, H, W) bool.
     """
-    parts = {name: output_loss(logit.float(), truth, trusted, terms_for(name, config)) for name, logit in outputs.items()}
+    parts = {
+        name: output_loss(logit.float(), truth, trusted, terms_for(name, config)) for name, logit in outputs.items()
+    }
     if config.identity and coarse_logit is not None:
         change = (outputs["final"].float() - coarse_logit).abs()
         settled = right_and_far(truth, torch.sigmoid(coarse_logit))
@@ -39,7 +41,8 @@ def terms_for(name: str, config: Loss) -> Terms:
 def output_loss(logit: Tensor, truth: Tensor, trusted: Tensor, terms: Terms) -> Tensor:
     loss = logit.new_zeros(())
     if terms.bce:
-        loss = loss + terms.bce * weighted_mean(F.binary_cross_entropy_with_logits(logit, truth, reduction="none"), trusted)
+        entropy = F.binary_cross_entropy_with_logits(logit, truth, reduction="none")
+        loss = loss + terms.bce * weighted_mean(entropy, trusted)
     if not (terms.l1 or terms.l2 or terms.sobel or terms.iou):
         return loss
     probability = torch.sigmoid(logit)
@@ -68,7 +71,7 @@ def soft_iou_loss(probability: Tensor, truth: Tensor, trusted: Tensor) -> Tensor
 
 
 def gradient(plane: Tensor) -> Tensor:
-    """Sobel magnitude of the 3 x 3 mean, as CascadePSP's gradient loss takes it: kernels over 4, 1e-4 under the root."""
+    """Sobel magnitude of the 3 x 3 mean, as in CascadePSP's gradient loss: kernels over 4, 1e-4 under the root."""
     mean = F.pad(F.avg_pool2d(plane, 3, stride=1, padding=1), (1, 1, 1, 1))
     # Differences of slices: the same sums as a 3 x 3 convolution, whose backward pass is ten times slower on a CPU.
     across = mean[..., 2:] - mean[..., :-2]

@@ -8,6 +8,7 @@ good masks worse. Everything is drawn from the generator that is handed in.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
 
 import cv2
 import numpy as np
@@ -15,6 +16,7 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 
 Mask = NDArray[np.float32]
+Name = TypeVar("Name", bound=str)
 Damage = tuple[Mask, float]
 """A damaged mask (H, W) in 0..1 and its reach: how far, in pixels, it may now be wrong; at least 1."""
 
@@ -42,7 +44,7 @@ def perturb(truth: Mask, kind: str, rng: Generator, *, reduce_max: float = 16, h
     return coarse, max(1.0, reach)
 
 
-def draw_kind(shares: Mapping[str, float], rng: Generator) -> str:
+def draw_kind(shares: Mapping[Name, float], rng: Generator) -> Name:
     names = list(shares)
     weights = np.array([shares[name] for name in names], dtype=np.float64)
     return names[int(rng.choice(len(names), p=weights / weights.sum()))]
@@ -159,7 +161,7 @@ def finish(coarse: Mask, reach: float, rng: Generator, hard_share: float) -> Mas
     if rng.random() < hard_share:
         coarse = _mask(coarse > 0.5)
     elif rng.random() < 0.5:
-        coarse = cv2.GaussianBlur(coarse, (0, 0), rng.uniform(0.5, max(0.6, min(reach, 8.0))))
+        coarse = _mask(cv2.GaussianBlur(coarse, (0, 0), rng.uniform(0.5, max(0.6, min(reach, 8.0)))))
     if rng.random() < 0.1:
         gamma = np.float32(np.exp(rng.uniform(np.log(0.6), np.log(1.6))))
         coarse = np.power(coarse, gamma, dtype=np.float32)
@@ -197,10 +199,10 @@ def _iou_bytes(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float:
 
 def _thinned_contours(hard: NDArray[np.uint8], rng: Generator) -> NDArray[np.uint8]:
     contours, _ = cv2.findContours(hard, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
-    polygons = [_thinned(c[:, 0, :], rng) for c in contours if len(c) >= 10]
+    polygons = [_thinned(c[:, 0, :].astype(np.int32), rng) for c in contours if len(c) >= 10]
     polygons = [p for p in polygons if len(p) >= 3]
     if not polygons:
-        return hard.copy()
+        return np.copy(hard)
     filled = np.zeros_like(hard)
     cv2.fillPoly(filled, polygons, 1)  # even-odd: holes stay holes
     return filled
@@ -243,17 +245,18 @@ def _random_kernel(rng: Generator) -> NDArray[np.uint8]:
 
 def _drop_part(hard: NDArray[np.uint8], rng: Generator) -> NDArray[np.uint8]:
     """Without one small component, or without one thin part (what an opening removes)."""
-    thin = hard - cv2.morphologyEx(hard, cv2.MORPH_OPEN, disk(int(rng.integers(2, 6))))
+    opened = cv2.morphologyEx(hard, cv2.MORPH_OPEN, disk(int(rng.integers(2, 6)))).astype(np.uint8)
+    thin = hard - opened
     for source in (hard, thin) if rng.random() < 0.5 else (thin, hard):
         part = _one_component(source, rng)
         if part is not None:
             return np.where(part, 0, hard).astype(np.uint8)
-    return hard.copy()
+    return np.copy(hard)
 
 
 def _fill_hole(hard: NDArray[np.uint8], rng: Generator) -> NDArray[np.uint8]:
     hole = _one_component(1 - hard, rng)
-    return hard.copy() if hole is None else np.where(hole, 1, hard).astype(np.uint8)
+    return np.copy(hard) if hole is None else np.where(hole, 1, hard).astype(np.uint8)
 
 
 def _add_blob(hard: NDArray[np.uint8], rng: Generator) -> NDArray[np.uint8]:
@@ -262,7 +265,7 @@ def _add_blob(hard: NDArray[np.uint8], rng: Generator) -> NDArray[np.uint8]:
     stretch = rng.uniform(0.5, 2.0)
     axes = (max(1, int(np.sqrt(area / np.pi) * stretch)), max(1, int(np.sqrt(area / np.pi) / stretch)))
     centre = (int(rng.integers(width)), int(rng.integers(height)))
-    damaged = hard.copy()
+    damaged = np.copy(hard)
     cv2.ellipse(damaged, centre, axes, float(rng.uniform(0, 180)), 0, 360, 1, -1)
     return damaged
 

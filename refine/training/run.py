@@ -16,13 +16,14 @@ from torch import nn
 from refine import __version__
 from refine.errors import ConfigError, InputError
 from refine.models.checkpoint import load_model, read_encoder_weights, save_checkpoint
+from refine.models.encoder import Encoder
 from refine.models.metadata import FORMAT, Metadata, sha256
 from refine.models.preprocessing import Preprocessing
 from refine.models.registry import build_model, default_preprocessing, full_config
 from refine.training.config import TrainingConfig
 from refine.training.data import load_pairs, read_held_out
 from refine.training.log import Log
-from refine.training.loop import Machine, Validator, dump, new_run, train
+from refine.training.loop import Machine, dump, new_run, train
 from refine.training.samples import WholeImageSamples, WindowSamples
 from refine.training.state import load_state, newest_readable, read_state, states
 
@@ -40,12 +41,14 @@ def run_training(
     resume: Path | None = None,
     extend: int | None = None,
     stop_after_minutes: float | None = None,
-    make_validator: Callable[[Preprocessing], Validator] | None = None,
+    make_validator: Callable[[TrainingConfig], Callable[[Path], dict[str, float]]] | None = None,
+    should_stop: Callable[[], bool] = lambda: False,
 ) -> bool:
     """Train as `config` says in `folder`; True when the schedule was finished, False when stopped before.
 
     `resume` continues from a state (NEWEST: of this folder), whose config must be the same but for `extend`, a larger
-    number of steps. On SIGTERM, SIGINT and after `stop_after_minutes` the state is saved and the call returns.
+    number of steps. On SIGTERM, SIGINT, after `stop_after_minutes`, or when `should_stop`, asked after every step but
+    the last, says so, the state is saved and the call returns.
 
     Raises InputError if the folder holds a run and `resume` is None; ConfigError if the config differs.
     """
@@ -70,23 +73,31 @@ def run_training(
     held_out = read_held_out(_path(config.validation.held_out))
     pairs = load_pairs(config.data, held_out)
     late = int(config.perturb.late_from * config.schedule.steps) * config.schedule.batch
-    samples = WindowSamples(pairs, config, first_late=late) if config.model.takes_mask else WholeImageSamples(pairs, config)
+    windowed = config.model.takes_mask
+    samples = WindowSamples(pairs, config, first_late=late) if windowed else WholeImageSamples(pairs, config)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps(dump(config), indent=2) + "\n", encoding="utf-8")
-    validator = make_validator(preprocessing) if make_validator and config.validation.every else None
+    score = make_validator(config) if make_validator and config.validation.every else None
+    candidate, best = folder / ".candidate.safetensors", folder / "best.safetensors"
 
-    def save_best(ema: nn.Module, step: int, scores: dict[str, float]) -> None:
-        release(ema, config, preprocessing, folder / "best.safetensors", step=step, metrics=dict(scores))
+    def validate(ema: nn.Module, step: int) -> dict[str, float]:
+        assert score is not None
+        release(ema, config, preprocessing, candidate, step=step, metrics={})
+        scores = score(candidate)
+        release(ema, config, preprocessing, candidate, step=step, metrics=scores)
+        return scores
 
     log = Log(folder)
     try:
         with _StopRequest(stop_after_minutes) as stop:
             finished = train(
                 run, samples, config, preprocessing, machine, folder, log,
-                validator=validator, save_best=save_best, should_stop=stop.is_due,
+                validator=validate if score else None, keep_best=lambda: candidate.replace(best),
+                should_stop=lambda: stop.is_due() or should_stop(),
             )  # fmt: skip
     finally:
         log.close()
+        candidate.unlink(missing_ok=True)
     last = folder / "last.safetensors"
     release(run.ema, config, preprocessing, last, step=run.step, metrics={})
     return finished
@@ -102,11 +113,13 @@ def build_network(config: TrainingConfig) -> tuple[nn.Module, Preprocessing]:
         preprocessing = preprocessing.model_copy(update={"height": side, "width": side})
     if config.model.encoder_weights is not None:
         encoder = model.get_submodule("encoder")
-        encoder.load_rgb_weights(read_encoder_weights(Path(config.model.encoder_weights)))  # type: ignore[operator]
+        assert isinstance(encoder, Encoder)
+        encoder.load_rgb_weights(read_encoder_weights(Path(config.model.encoder_weights)))
     if config.model.init is not None:
         source, metadata = load_model(config.model.init)
-        if metadata.architecture != config.model.architecture:
-            raise ConfigError(f"model.init: {config.model.init} holds {metadata.architecture}, not {config.model.architecture}")
+        held, wanted = metadata.architecture, config.model.architecture
+        if held != wanted:
+            raise ConfigError(f"model.init: {config.model.init} holds {held}, not {wanted}")
         model.load_state_dict(source.state_dict())
     return model, preprocessing
 
@@ -154,7 +167,7 @@ def choose_machine(device: str, precision: str, workers: int) -> Machine:
 def bf16_is_fast(device: str) -> bool:
     """Whether bfloat16 has instructions of its own: AVX512-BF16 or AMX on a CPU, Ampere or later on CUDA."""
     if device == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     capabilities = torch.cpu.get_capabilities()
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
@@ -196,7 +209,7 @@ class _StopRequest:
     def __init__(self, minutes: float | None) -> None:
         self._deadline = None if minutes is None else time.monotonic() + 60 * minutes
         self._asked = False
-        self._previous: dict[int, object] = {}
+        self._previous: dict[int, Callable[[int, FrameType | None], object] | int | None] = {}
 
     def is_due(self) -> bool:
         return self._asked or (self._deadline is not None and time.monotonic() >= self._deadline)
@@ -208,7 +221,7 @@ class _StopRequest:
 
     def __exit__(self, *_: object) -> None:
         for number, handler in self._previous.items():
-            signal.signal(number, handler)  # type: ignore[arg-type]
+            signal.signal(number, handler)
 
     def _ask(self, _number: int, _frame: FrameType | None) -> None:
         self._asked = True

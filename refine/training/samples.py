@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from refine.training.augment import flip_and_turn, photometric, soften_as_enlarged, turn
+from refine.training.augment import Number, flip_and_turn, photometric, soften_as_enlarged, turn
 from refine.training.config import TrainingConfig
 from refine.training.data import Pair, Pairs
 from refine.training.perturb import draw_kind, perturb, reduced, stated_reach
@@ -130,7 +130,7 @@ class WindowSamples(Dataset[Sample]):
         image = _mirrored(pair.image, top, left, need)
         mask = _mirrored(pair.mask, top, left, need)
         way = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
-        image = cv2.resize(image, (side, side), interpolation=way)
+        image = cv2.resize(image, (side, side), interpolation=way).astype(np.uint8)
         truth = cv2.resize(mask, (side, side), interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
         truth = truth.astype(np.float32) / np.float32(255)
         trusted = np.ones_like(truth, dtype=np.bool_)
@@ -140,9 +140,10 @@ class WindowSamples(Dataset[Sample]):
             image = soften_as_enlarged(image, scale, rng)
         prediction = None
         if pair.prediction is not None:
-            whole = cv2.resize(pair.prediction, pair.mask.shape[::-1], interpolation=cv2.INTER_LINEAR)
-            prediction = cv2.resize(_mirrored(whole, top, left, need), (side, side), interpolation=cv2.INTER_AREA)
-            prediction = flip_and_turn(prediction.astype(np.float32) / np.float32(255), orientation)
+            height, width = pair.mask.shape
+            whole = cv2.resize(pair.prediction, (width, height), interpolation=cv2.INTER_LINEAR).astype(np.uint8)
+            resized = cv2.resize(_mirrored(whole, top, left, need), (side, side), interpolation=cv2.INTER_AREA)
+            prediction = flip_and_turn(resized.astype(np.float32) / np.float32(255), orientation)
         image = photometric(flip_and_turn(image, orientation), self.config.augment, rng)
         return Crop(image, flip_and_turn(truth, orientation), flip_and_turn(trusted, orientation), prediction)
 
@@ -188,14 +189,14 @@ def _band(truth: NDArray[np.float32], radius: int) -> NDArray[np.bool_]:
     return band
 
 
-def _centre(plane: NDArray[np.generic], size: int) -> NDArray[np.generic]:
+def _centre(plane: NDArray[Number], size: int) -> NDArray[Number]:
     top, left = (plane.shape[0] - size) // 2, (plane.shape[1] - size) // 2
     return np.ascontiguousarray(plane[top : top + size, left : left + size])
 
 
 def _without_margin(crop: Crop) -> Crop:
     size = crop.truth.shape[0] - 2 * MARGIN
-    return Crop(_centre(crop.image, size), _centre(crop.truth, size), _centre(crop.trusted, size), None)  # type: ignore[arg-type]
+    return Crop(_centre(crop.image, size), _centre(crop.truth, size), _centre(crop.trusted, size), None)
 
 
 def _as_tensors(crop: Crop) -> Sample:

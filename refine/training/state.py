@@ -48,7 +48,7 @@ def save_state(
     try:
         save_file(tensors, hidden, metadata=metadata)
         _flush(hidden)
-        os.replace(hidden, path)
+        hidden.replace(path)
         _flush(folder)
     except (OSError, SafetensorError) as error:
         hidden.unlink(missing_ok=True)
@@ -63,9 +63,7 @@ def states(folder: Path) -> list[Path]:
     return sorted(folder.glob("state-*.safetensors"), reverse=True)
 
 
-def load_state(
-    path: Path, model: nn.Module, ema: nn.Module, optimizer: torch.optim.Optimizer
-) -> Progress:
+def load_state(path: Path, model: nn.Module, ema: nn.Module, optimizer: torch.optim.Optimizer) -> Progress:
     """Put the state in `path` back. Raises CheckpointError if the file is damaged or of another network."""
     tensors, progress = read_state(path)
     parts: dict[str, dict[str, Tensor]] = {"model": {}, "ema": {}, "optim": {}}
@@ -85,7 +83,7 @@ def read_state(path: Path) -> tuple[dict[str, Tensor], Progress]:
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # the file is no dict
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{path}: not a readable training state: {error}") from None
     if metadata.get("format") != str(FORMAT) or "step" not in metadata:
