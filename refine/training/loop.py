@@ -10,6 +10,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from math import cos, pi
 from pathlib import Path
+from statistics import fmean
 from typing import cast
 
 import torch
@@ -83,16 +84,17 @@ def train(
     """
     schedule = config.schedule
     with tqdm(total=schedule.steps, initial=run.step, unit="step", disable=None, dynamic_ncols=True) as bar:
-        started = time.monotonic()
+        started, since_log = time.monotonic(), []
         for batch in batches(samples, schedule, machine, first_step=run.step):
-            losses = training_step(run, batch, config, preprocessing, machine)
+            since_log.append(training_step(run, batch, config, preprocessing, machine))
             run.step += 1
             bar.update()
             if run.step % config.checkpoint.log_every == 0:
                 now = time.monotonic()
+                losses = {name: fmean(step[name] for step in since_log) for name in since_log[0]}
                 losses["samples_per_second"] = config.checkpoint.log_every * schedule.batch / (now - started)
                 losses["rate"] = learning_rate_share(run.step, schedule) * config.optim.rate
-                started = now
+                started, since_log = now, []
                 log.scalars("train", losses, run.step)
                 bar.set_postfix(loss=f"{losses['loss']:.4f}")
             finished = run.step >= schedule.steps
