@@ -176,7 +176,7 @@ class ArrayMask:
             top = 255 if mask.dtype == np.uint8 else 65535
         else:
             raise InputError(f"a mask of {mask.dtype} may hold 0 and 1 only, got {low} to {high}; give uint8 or uint16")
-        if mask.dtype.kind == "f" and -ROUNDING <= low and high <= 1 + ROUNDING and (low < 0 or high > 1):
+        if mask.dtype.kind == "f" and low >= -ROUNDING and high <= 1 + ROUNDING and (low < 0 or high > 1):
             mask = np.clip(mask, 0, 1)
             low, high = mask.min(), mask.max()
         if not (low >= 0 and high <= top):  # NaN fails both
