@@ -93,7 +93,8 @@ def test_memory_grows_with_the_image_and_with_the_batch(height: int, width: int,
     assert plan.planned_peak == sum(plan.memory.values())
     assert all(size >= 0 for size in plan.memory.values())
     assert plan_of(height, width, batch=batch + 1, reach=64.0).planned_peak >= plan.planned_peak
-    assert plan_of(height, width + 100, batch=batch, reach=64.0).planned_peak >= plan.planned_peak * 0.99
+    # A part of 256 windows has fewer rows where the image is one window wider, so growth goes in teeth.
+    assert plan_of(height, width + 100, batch=batch, reach=64.0).planned_peak >= plan.planned_peak * 0.95
 
 
 def test_memory_follows_the_width_and_not_the_height() -> None:

@@ -63,8 +63,8 @@ def test_a_wire_and_a_hole_are_never_lost(
     mask = np.full(size, float(hole), np.float32)
     row, col = int(at[0] * size[0]), int(at[1] * size[1])
     mask[row : row + thick, col : col + thick if hole else None] = 1 - hole
-    if mask.min() == mask.max():
-        return  # it fills the image
+    if (mask != hole).all(axis=0).any():
+        return  # it fills the image's height, so that it has an inside
     plan = plan_for(mask, tile=32, overlap=8)
     ran = chosen(mask, plan)
     grid = plan.levels[0].grid
