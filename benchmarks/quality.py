@@ -5,6 +5,7 @@
 FOLDER holds `<set>/<id>.jpg` with `<set>/<id>.png`, and `index.csv` with columns split, set, id, accurate. Kinds:
 
     truth64   the truth, area-reduced to 64 px on the long side
+    gate      the truth itself (with reach 1), and area-reduced by 2, 4, 8 and 16: what must not get worse
     mos_l     the coarse network of refine
     u2netp    U2-NetP by onnxruntime (--u2netp u2netp.onnx): another model's real masks
     stored    other models' predictions that lie beside the truth, <id>.pred-<name>.png
@@ -43,7 +44,8 @@ from refine.settings import Settings
 from refine.shipped import default_checkpoint
 from refine.sources import ArrayImage, Refiner
 
-KINDS = ("truth64", "mos_l", "u2netp", "stored")
+KINDS = ("truth64", "gate", "mos_l", "u2netp", "stored")
+GATE_FACTORS = (1, 2, 4, 8, 16)
 LONG_SIDE = 64
 MEASURES = {"IoU": "iou_mean", "mBA": "mba", "Boundary IoU": "boundary_iou", "MAE": "mae"}
 
@@ -128,6 +130,8 @@ class Bench:
         self._makers: dict[str, Callable[[Entry, RGB, NDArray[np.uint8]], Iterator[Coarse]]] = {}
         if "truth64" in choice.kinds:
             self._makers["truth64"] = reduced_truth
+        if "gate" in choice.kinds:
+            self._makers["gate"] = gate_masks
         if "mos_l" in choice.kinds:
             checkpoint = choice.coarse_checkpoint or default_checkpoint("mos_l_lite")
             self._makers["mos_l"] = partial(own_coarse, load_coarse(checkpoint, device=choice.device))
@@ -178,9 +182,18 @@ def read_pair(entry: Entry) -> tuple[RGB, NDArray[np.uint8]]:
 
 def reduced_truth(entry: Entry, image: RGB, mask: NDArray[np.uint8]) -> Iterator[Coarse]:
     """The truth on a grid of 64 px."""
-    factor = min(1.0, LONG_SIDE / max(mask.shape))
-    size = max(1, round(mask.shape[1] * factor)), max(1, round(mask.shape[0] * factor))
-    yield Coarse("truth64", np.asarray(cv2.resize(mask, size, interpolation=cv2.INTER_AREA), np.uint8))
+    yield Coarse("truth64", reduce_mask(mask, max(1.0, max(mask.shape) / LONG_SIDE)))
+
+
+def gate_masks(entry: Entry, image: RGB, mask: NDArray[np.uint8]) -> Iterator[Coarse]:
+    """Masks that are nearly right: the truth on grids that are coarser by small factors."""
+    for factor in GATE_FACTORS:
+        yield Coarse(f"x{factor}", reduce_mask(mask, factor), 1.0 if factor == 1 else None)
+
+
+def reduce_mask(mask: NDArray[np.uint8], factor: float) -> NDArray[np.uint8]:
+    size = max(1, round(mask.shape[1] / factor)), max(1, round(mask.shape[0] / factor))
+    return np.asarray(cv2.resize(mask, size, interpolation=cv2.INTER_AREA), np.uint8)
 
 
 def own_coarse(network: CoarseNetwork, entry: Entry, image: RGB, mask: NDArray[np.uint8]) -> Iterator[Coarse]:
