@@ -6,7 +6,7 @@ whole parts, so that its batches are those of the whole run.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import ceil
@@ -93,8 +93,18 @@ def is_smaller(height: int, width: int, mask_height: int, mask_width: int) -> bo
     return mask_height < height - 1 or mask_width < width - 1
 
 
+def serving_overview(decimation: int, overviews: Sequence[int]) -> int | None:
+    """The factor of the overview that a level is read from: it divides the decimation.
+
+    The coarsest of which a level pixel still averages four, since many overviews are made by picking pixels; else the
+    one of the decimation itself. None if there is none.
+    """
+    dividing = [factor for factor in overviews if factor > 1 and decimation % factor == 0]
+    return max((f for f in dividing if f < decimation), default=max(dividing, default=None))
+
+
 def plan_levels(
-    levels: Sequence[Level], height: int, tile: int, overlap: int, roi: Window | None, overviews: Iterable[int]
+    levels: Sequence[Level], height: int, tile: int, overlap: int, roi: Window | None, overviews: Sequence[int]
 ) -> tuple[LevelPlan, ...]:
     """The levels' sweeps, found from the last one up: each level makes the rows that the next one reads."""
     steps: list[LevelPlan] = []
@@ -106,7 +116,6 @@ def plan_levels(
         first, last = grid.rows.touching(*rows)
         first = first // part_rows * part_rows
         last = min(ceil(last / part_rows) * part_rows, len(grid.rows.origins))
-        serving = [factor for factor in overviews if factor > 1 and level.decimation % factor == 0]
         step = LevelPlan(
             level=level,
             tile=tile,
@@ -116,7 +125,7 @@ def plan_levels(
             rows=rows,
             is_last=index == len(levels) - 1,
             on_disk=False,
-            overview=max(serving, default=None),
+            overview=serving_overview(level.decimation, overviews),
         )
         steps.insert(0, step)
         if index > 0:

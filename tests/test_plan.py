@@ -151,9 +151,12 @@ def test_options_that_cannot_be_are_refused_by_name(options: dict[str, object], 
 
 
 def test_an_overview_serves_a_level_that_its_factor_divides() -> None:
-    plan = plan_of(8192, 8192, reach=128.0, overviews=(2, 4, 8, 32))
+    plan = plan_of(8192, 8192, reach=128.0, overviews=(4, 8, 32))
     assert [(step.level.decimation, step.overview) for step in plan.levels] == [(64, 32), (16, 8), (4, 4), (1, None)]
     assert plan.temporary["image levels"] == 0
+    # Where there are more, the one of which a level pixel averages some: what the reader takes.
+    plan = plan_of(8192, 8192, reach=128.0, overviews=(2, 4, 8, 16, 32, 64))
+    assert [step.overview for step in plan.levels] == [32, 8, 2, None]
     assert plan_of(8192, 8192, reach=8.0).temporary["image levels"] == 2048 * 2048 * 3
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from refine.cascade import serving_overview
 from refine.geometry import RGB, BoolArray
 
 Sums = NDArray[Any]
@@ -124,13 +125,3 @@ class _Node:
 def decimations_to_sweep(decimations: Sequence[int], overviews: Sequence[int]) -> list[int]:
     """Those above 1 that no overview serves, ascending."""
     return sorted({d for d in decimations if d > 1 and serving_overview(d, overviews) is None})
-
-
-def serving_overview(decimation: int, overviews: Sequence[int]) -> int | None:
-    """The factor of the overview that a level is read from: it divides the decimation.
-
-    The coarsest of which a level pixel still averages four, since many overviews are made by picking pixels; else the
-    one of the decimation itself. None if there is none.
-    """
-    dividing = [factor for factor in overviews if factor > 1 and decimation % factor == 0]
-    return max((f for f in dividing if f < decimation), default=max(dividing, default=None))

@@ -18,11 +18,12 @@ import numpy as np
 from rasterio.io import DatasetReader
 
 from refine.block_means import block_mean
+from refine.cascade import serving_overview
 from refine.geometry import RGB, BoolArray, Window
 from refine.raster.gdal import gdal_environment, open_dataset, without_georeference_warning
 from refine.raster.header import MAX_PIXELS, Header, header_of, overview_index
 from refine.raster.layout import read_layout
-from refine.raster.levels import LevelSweep, decimations_to_sweep, serving_overview
+from refine.raster.levels import LevelSweep, decimations_to_sweep
 from refine.raster.orientation import upright, upright_window
 from refine.raster.pixels import PixelReader, strip_rows
 from refine.raster.temporary import Store, make_store, temporary_bytes
