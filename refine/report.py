@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import sys
 from dataclasses import asdict
@@ -14,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, JsonValue
 from refine import __version__
 from refine.engine import RunReport
 from refine.errors import RasterError
+from refine.whole_file import write_whole
 
 _LIBRARIES = ("numpy", "opencv-python-headless", "rasterio", "safetensors", "timm", "torch", "torchvision")
 
@@ -104,15 +104,11 @@ def level_entries(run: RunReport) -> tuple[LevelEntry, ...]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file beside its place and rename it. Raises RasterError."""
-    hidden = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    """Write a text file, which appears when it is whole. Raises RasterError."""
     try:
-        hidden.write_text(text, encoding="utf-8")
-        hidden.replace(path)
+        write_whole(path, text.encode())
     except OSError as error:
         raise RasterError(f"{path}: cannot be written: {error.strerror or error}") from error
-    finally:
-        hidden.unlink(missing_ok=True)
 
 
 def peak_memory_bytes() -> int:

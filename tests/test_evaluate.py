@@ -86,6 +86,16 @@ def test_a_missing_prediction_is_refused(folders: tuple[Path, Path, Path], capsy
     assert err == f"refine evaluate: {prediction}: no mask of the stem 'b', which the truth has\n"
 
 
+def test_figures_that_cannot_be_written_are_one_line(
+    folders: tuple[Path, Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    truth, _, before = folders
+    (tmp_path / "file").touch()
+    code, _, err = evaluate(capsys, "--pred", before, "--truth", truth, "--json", tmp_path / "file" / "scores.json")
+    assert code == 2
+    assert err.splitlines() == [f"refine evaluate: {tmp_path}/file/scores.json: cannot be written: Not a directory"]
+
+
 def test_a_photograph_beside_its_truth_is_no_mask(tmp_path: Path) -> None:
     for name in ("a.png", "a.jpg", "b.tif"):
         (tmp_path / name).touch()

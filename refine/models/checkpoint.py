@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import pickle
 import struct
 import warnings
@@ -18,6 +17,7 @@ from torch import Tensor, nn
 from refine.errors import CheckpointError, ConfigError
 from refine.models.metadata import FORMAT, Metadata, read_header, read_metadata, sha256
 from refine.models.registry import NETWORKS, Role, build_model, network_names
+from refine.whole_file import write_whole
 
 __all__ = [
     "FORMAT",
@@ -29,7 +29,6 @@ __all__ = [
     "read_metadata",
     "save_checkpoint",
     "sha256",
-    "write_whole",
 ]
 
 MODEL_PREFIX = "model."
@@ -54,7 +53,10 @@ def save_checkpoint(path: Path | str, state: Mapping[str, Tensor], metadata: Met
     broken = [key for key, tensor in stored.items() if not bool(torch.isfinite(tensor).all())]
     if broken:
         raise CheckpointError(f"{path}: not written: {_few(broken)} would not be finite")
-    write_whole(Path(path), _with_ordered_header(save(stored, metadata.header())))
+    try:
+        write_whole(Path(path), _with_ordered_header(save(stored, metadata.header())))
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be written: {error.strerror or error}") from error
 
 
 def load_model(path: Path | str, *, expect: Role | None = None) -> tuple[nn.Module, Metadata]:
@@ -115,24 +117,6 @@ def read_encoder_weights(path: Path | str) -> dict[str, Tensor]:
     path = Path(path)
     state = _read_tensors(path) if path.suffix == ".safetensors" else _read_pickle(path)
     return _without_prefix(state)
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file beside its place under a hidden name, then rename: it is never seen half-written.
-
-    Raises CheckpointError, and leaves no temporary file.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot be written: {error.strerror or error}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _as_stored(tensor: Tensor, *, half: bool) -> Tensor:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
@@ -18,6 +16,7 @@ from refine.outputs.layout import LABEL_HEIGHT, Layout, choose_layout
 from refine.outputs.reduce import reduce_part
 from refine.raster import open_stored
 from refine.sources import ImageSource, MaskSource
+from refine.whole_file import write_whole
 
 PREVIEW_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 
@@ -144,15 +143,10 @@ def write_picture(path: Path, picture: RGB) -> None:
     if path.suffix.lower() not in PREVIEW_SUFFIXES:
         raise InputError(f"{path}: a preview ends in one of {', '.join(PREVIEW_SUFFIXES)}")
     _, encoded = cv2.imencode(path.suffix.lower(), np.ascontiguousarray(picture[:, :, ::-1]))
-    hidden = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        hidden.write_bytes(encoded.tobytes())
-        hidden.replace(path)
+        write_whole(path, encoded.tobytes())
     except OSError as error:
-        raise RasterError(f"{path}: cannot be written: {error.strerror}") from error
-    finally:
-        with suppress(OSError):
-            hidden.unlink(missing_ok=True)
+        raise RasterError(f"{path}: cannot be written: {error.strerror or error}") from error
 
 
 def _counts(level: LevelRun) -> tuple[int, int]:
