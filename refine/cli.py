@@ -5,9 +5,12 @@ Nothing heavy is imported before the arguments make sense; each command imports 
 
 from __future__ import annotations
 
+import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar
 
 import click
@@ -21,7 +24,7 @@ if TYPE_CHECKING:
     Parser = Callable[[click.Context, click.Parameter, str | None], object]
 
 NEWEST = "newest"  # what a bare --resume stands for
-INTERRUPTED = 130  # what shells give for a program that SIGINT ended
+INTERRUPTED, TERMINATED = 130, 143  # what shells give for a program that SIGINT or SIGTERM ended
 _CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 120}
 _IMAGE = "an image file, several, a folder, or a pattern"
 _MASK = "first mask: a file, or a folder with masks of the images' stems; without it, --coarse makes one"
@@ -35,7 +38,8 @@ def main() -> NoReturn:
 def run(command: click.Command, *, name: str, arguments: Sequence[str] | None = None) -> NoReturn:
     """Run a command under `name` and leave the process: one line on stderr for whatever the user can mend."""
     try:
-        code = command.main(args=arguments, prog_name=name, standalone_mode=False)
+        with unwinding_on_sigterm():
+            code = command.main(args=arguments, prog_name=name, standalone_mode=False)
     except click.ClickException as error:
         context = getattr(error, "ctx", None)
         fail(context.command_path if context else name, error.format_message())
@@ -48,6 +52,24 @@ def fail(name: str, message: str) -> None:
     click.echo(f"{name}: {' '.join(message.split())}", err=True)
 
 
+class Terminated(KeyboardInterrupt):
+    """SIGTERM: as Ctrl-C it unwinds the stack, so that what is half written is taken away."""
+
+
+@contextmanager
+def unwinding_on_sigterm() -> Iterator[None]:
+    """Raise Terminated for SIGTERM inside; training, which saves its state first, has a handler of its own."""
+
+    def terminate(_number: int, _frame: FrameType | None) -> None:
+        raise Terminated
+
+    before = signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 class Refused(click.ClickException):
     """A RefineError or an interruption, with the context that knows the command's name."""
 
@@ -58,7 +80,7 @@ class Refused(click.ClickException):
 
 
 class Command(click.Command):
-    """A command whose RefineErrors and interruptions become one line; `--image` takes several files at once."""
+    """A command whose errors and interruptions become one line; `--image` takes several files at once."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         return super().parse_args(ctx, repeat_option(args, "--image"))
@@ -68,6 +90,11 @@ class Command(click.Command):
             return super().invoke(ctx)
         except RefineError as error:
             raise Refused(str(error), ctx, error.exit_code) from error
+        except OSError as error:  # a name that is too long, a folder that may not be read: the system's own words
+            place = "" if error.filename is None else f"{error.filename}: "
+            raise Refused(f"{place}{error.strerror or error}", ctx, RefineError.exit_code) from error
+        except Terminated as error:
+            raise Refused("terminated", ctx, TERMINATED) from error
         except KeyboardInterrupt as error:
             raise Refused("interrupted", ctx, INTERRUPTED) from error
 

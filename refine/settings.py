@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from math import isfinite
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -21,7 +22,7 @@ def parse_size(text: str) -> int:
     """
     match = _SIZE.fullmatch(text.strip())
     unit = _UNITS.get(match[2].lower()) if match else None
-    if match is None or unit is None:
+    if match is None or unit is None or not isfinite(float(match[1]) * unit):
         raise InputError(f"{text!r} is not a size in bytes; write it like 2GiB, 1.5GiB or 512MiB")
     return int(float(match[1]) * unit)
 

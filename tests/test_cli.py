@@ -177,6 +177,9 @@ def test_a_plan_needs_no_torch(folder: Path, checkpoints: Path) -> None:
             "--overlap 224 is not smaller than --tile 224",
         ),
         (["--image", "{}/photo.jpg", "--max-memory", "lots"], "'lots' is not a size in bytes"),
+        (["--image", "{}/photo.jpg", "--max-memory", "9" * 400], "is not a size in bytes"),
+        (["--image", "{}/" + "n" * 300], "file name too long"),
+        (["--image", "{}/photo.jpg", "--mask", "{}/" + "n" * 300], "file name too long"),
         (["--image", "{}/photo.jpg", "--max-memory", "0.05GiB"], "the smallest that works is --max-memory"),
         (["--image", "{}/photo.jpg", "--batch", "many"], "'many' is neither auto nor a whole number"),
         (["--image", "{}/photo.jpg", "--roi", "1,2,3"], "--roi 1,2,3: give row,col,height,width"),
@@ -262,7 +265,12 @@ def test_the_group_names_the_command_that_failed(capsys: pytest.CaptureFixture[s
         assert line.startswith(start)
 
 
-def test_an_interruption_is_one_line_and_leaves_no_file(folder: Path, checkpoints: Path) -> None:
+@pytest.mark.parametrize(
+    ("number", "code", "said"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")]
+)
+def test_an_interruption_is_one_line_and_leaves_no_file(
+    folder: Path, checkpoints: Path, number: signal.Signals, code: int, said: str
+) -> None:
     large = cv2.resize(read(folder / "photo.jpg"), (4000, 3000), interpolation=cv2.INTER_LINEAR)
     write_picture(folder / "large.jpg", np.asarray(large, np.uint8))
     arguments = ["--image", folder / "large.jpg", "--out", folder / "out.tif", "--select", "all", "--device", "cpu"]
@@ -276,7 +284,7 @@ def test_an_interruption_is_one_line_and_leaves_no_file(folder: Path, checkpoint
     deadline = time.monotonic() + 60
     while not list(folder.glob(".*")) and time.monotonic() < deadline:
         time.sleep(0.05)
-    os.kill(process.pid, signal.SIGINT)
+    os.kill(process.pid, number)
     _, err = process.communicate(timeout=60)
-    assert (process.returncode, err) == (130, "infer.py: interrupted\n")
+    assert (process.returncode, err) == (code, f"infer.py: {said}\n")
     assert sorted(path.name for path in folder.iterdir()) == ["large.jpg", "photo.jpg", "rough.png"]
