@@ -17,6 +17,7 @@ from refine.errors import InputError, RasterError
 from refine.geometry import Window
 from refine.masks import fits, open_mask
 from refine.raster.orientation import upright
+from refine.sources import ArrayMask
 
 SIZE = (40, 60)
 
@@ -106,6 +107,15 @@ def test_floats_are_taken_as_they_are(tmp_path: Path) -> None:
     assert_mask(npy(tmp_path / "b.npy", hard()), hard(), True)
     assert_mask(npy(tmp_path / "three.npy", values[None]), values, False)
     assert_mask(npy(tmp_path / "last.npy", values[:, :, None]), values, False)
+
+
+def test_what_a_resize_rounds_beyond_0_to_1_is_cut_off_as_in_an_array(tmp_path: Path) -> None:
+    values = np.where(hard(), np.float32(1 + 2e-6), np.float32(-2e-6))
+    for path in (write_tif(tmp_path / "m.tif", values), npy(tmp_path / "m.npy", values)):
+        assert_mask(path, hard(), True)
+    array = ArrayMask(values)
+    assert array.is_hard
+    np.testing.assert_array_equal(array.read(Window(0, 0, *SIZE)), hard())
 
 
 @pytest.mark.parametrize("bad", [1.5, -0.25, np.nan, np.inf])

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from refine.errors import InputError
+from refine.sources import ROUNDING
 
 _GREY_TOLERANCE = 3 / 255  # what JPEG makes of a grey picture that was saved in colours
 
@@ -25,10 +26,13 @@ class Scale:
     is_hard: bool  # only 0 and 1 come out
     note: str | None = None
     lookup: NDArray[np.uint8] | None = None  # what each stored index stands for, of a paletted mask
+    is_rounded: bool = False  # floats lie outside 0..1 by a rounding, and are cut
 
     def apply(self, stored: NDArray[Any]) -> NDArray[np.float32]:
         """Stored values as float32 in 0..1."""
         values: NDArray[np.float32] = (stored if self.lookup is None else self.lookup[stored]).astype(np.float32)
+        if self.is_rounded:
+            values = values.clip(0, 1)
         return values if self.one == 1 else values / np.float32(self.one)
 
 
@@ -52,21 +56,25 @@ class ValueSurvey:
         lowest, highest = float(values.min()), float(values.max())
         self._has_nan |= bool(np.isnan(lowest))
         self._lowest, self._highest = min(self._lowest, lowest), max(self._highest, highest)
+        if self._is_float:
+            values = values.clip(0, 1)
         is_zero = values == 0
         self._only_ones = self._only_ones and bool((is_zero | (values == 1)).all())
         self._only_tops = self._only_tops and bool((is_zero | (values == self._top)).all())
 
     def decide(self, path: Path) -> Scale:
-        """The scale. Raises InputError for NaN, floats outside 0..1, and negative numbers."""
+        """The scale. Raises InputError for NaN, floats outside 0..1 by more than a rounding, and negative numbers."""
         if self._has_nan:
             raise InputError(f"{path}: the mask holds NaN; give values in 0..1 everywhere")
-        if self._lowest < 0 or (self._is_float and self._highest > 1):
+        rounding = ROUNDING if self._is_float else 0
+        if self._lowest < -rounding or (self._is_float and self._highest > 1 + rounding):
             held = f"{self._lowest:g} to {self._highest:g}"
             limits = "0..1; give probabilities, or whole numbers" if self._is_float else f"0..{self._top}"
             raise InputError(f"{path}: the mask holds values of {held}, outside {limits}")
+        is_rounded = self._is_float and (self._lowest < 0 or self._highest > 1)
         if self._only_ones:
-            return Scale(1, is_hard=True)
-        return Scale(self._top, self._only_tops, self._note())
+            return Scale(1, is_hard=True, is_rounded=is_rounded)
+        return Scale(self._top, self._only_tops, self._note(), is_rounded=is_rounded)
 
     def _note(self) -> str | None:
         if self._top > 255 >= self._highest:
