@@ -102,7 +102,7 @@ def load_coarse(networks: Networks) -> CoarseNetwork:
 
 def resolve_device(settings: Settings) -> Device:
     """The device of a run, as torch sees it. Raises InputError if it is not there."""
-    from refine.backends.precision import choose_device
+    from refine.models.device import choose_device
 
     return "cuda" if choose_device(settings.device).type == "cuda" else "cpu"
 

@@ -13,12 +13,12 @@ from torch import Tensor, nn
 from refine.backends import load_coarse, load_refiner
 from refine.backends.fold import PARITY, fold_batch_norms
 from refine.backends.footprint import peak_tensor_bytes, weight_bytes
-from refine.backends.precision import choose_device, choose_dtype
 from refine.backends.torch_backend import KERNEL_BYTES, TorchCoarse, TorchRefiner
 from refine.errors import CheckpointError, InputError
 from refine.geometry import RGB, Mask
 from refine.models import NETWORKS, build_model
 from refine.models.checkpoint import Metadata, save_checkpoint
+from refine.models.device import choose_device, choose_dtype
 from refine.models.preprocessing import Preprocessing
 from refine.models.registry import default_preprocessing, full_config
 

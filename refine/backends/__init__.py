@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from refine.coarse import CoarseNetwork
+    from refine.models.device import Precision
     from refine.sources import Refiner
 
-Precision = Literal["auto", "fp32", "bf16"]
-
-__all__ = ["Precision", "load_coarse", "load_refiner"]
+__all__ = ["load_coarse", "load_refiner"]
 
 
 def load_refiner(

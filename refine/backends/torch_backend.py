@@ -13,13 +13,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from refine.backends import Precision
 from refine.backends.fold import fold_batch_norms
 from refine.backends.footprint import peak_tensor_bytes, weight_bytes
-from refine.backends.precision import choose_device, choose_dtype
 from refine.errors import CheckpointError
 from refine.geometry import RGB, Mask
 from refine.models.checkpoint import check_role, load_model, load_published, read_metadata
+from refine.models.device import Precision, choose_device, choose_dtype
 from refine.models.metadata import Metadata, read_header
 from refine.models.preprocessing import Preprocessing
 from refine.models.registry import build_model, default_preprocessing

@@ -16,6 +16,7 @@ from torch import nn
 from refine import __version__
 from refine.errors import ConfigError, InputError
 from refine.models.checkpoint import load_model, read_encoder_weights, save_checkpoint
+from refine.models.device import Precision, choose_device, choose_dtype
 from refine.models.encoder import Encoder
 from refine.models.metadata import FORMAT, Metadata, sha256
 from refine.models.preprocessing import Preprocessing
@@ -36,7 +37,7 @@ def run_training(
     folder: Path,
     *,
     device: str = "auto",
-    precision: str = "auto",
+    precision: Precision = "auto",
     workers: int = 1,
     resume: Path | None = None,
     extend: int | None = None,
@@ -155,21 +156,10 @@ def release(
     save_checkpoint(path, ema.state_dict(), metadata)
 
 
-def choose_machine(device: str, precision: str, workers: int) -> Machine:
+def choose_machine(device: str, precision: Precision, workers: int) -> Machine:
     """Raises InputError for CUDA where there is none."""
-    if device == "cuda" and not torch.cuda.is_available():
-        raise InputError("--device cuda: torch sees no CUDA device; use --device cpu")
-    name = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
-    fast = bf16_is_fast(name)
-    return Machine(torch.device(name), fast if precision == "auto" else precision == "bf16", workers)
-
-
-def bf16_is_fast(device: str) -> bool:
-    """Whether bfloat16 has instructions of its own: AVX512-BF16 or AMX on a CPU, Ampere or later on CUDA."""
-    if device == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    capabilities = torch.cpu.get_capabilities()
-    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+    place = choose_device(device)
+    return Machine(place, choose_dtype(precision, place) == torch.bfloat16, workers)
 
 
 def _check_same_config(state: Path, config: TrainingConfig, *, may_extend: bool) -> None:

@@ -1,13 +1,15 @@
-"""Which number type a device computes fast in."""
+"""Which device computes, and in which number type it is fast; inference and training ask here alike."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import torch
 
-from refine.backends import Precision
 from refine.errors import InputError
+
+Precision = Literal["auto", "fp32", "bf16"]
 
 _CPU_INFO = Path("/proc/cpuinfo")
 
@@ -40,7 +42,8 @@ def choose_dtype(precision: Precision, device: torch.device) -> torch.dtype:
 def multiplies_bf16(device: torch.device) -> bool:
     """Whether bfloat16 is faster there than float32: CUDA from Ampere on, CPUs with AVX512-BF16 or AMX.
 
-    On other CPUs it is emulated, and several times slower. The CPU's flags are known on Linux only.
+    On other CPUs it is emulated, and several times slower. The CPU's flags are known on Linux only; torch says them
+    in later versions than the oldest that refine runs with.
     """
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device)[0] >= 8
