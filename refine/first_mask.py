@@ -7,14 +7,11 @@ from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
 
-import numpy as np
-
 from refine.coarse import coarse_decimation, make_coarse
-from refine.errors import InputError, MemoryBudgetError
-from refine.masks import Align, check_fit
+from refine.errors import MemoryBudgetError
+from refine.masks import Align, check_fit, mask_size
 from refine.memory import BASELINE_BYTES, MIB
 from refine.networks import Networks, load_coarse
-from refine.raster import read_header
 from refine.softness import measure_ramp
 from refine.sources import ArrayMask, ImageSource, MaskSource
 
@@ -32,7 +29,7 @@ class MaskFacts:
 
 def facts_of_file(path: Path, image_size: tuple[int, int], align: Align) -> MaskFacts:
     """From the file's header alone. Raises InputError for what is no mask, or another image's."""
-    height, width = _size_of(path)
+    height, width = mask_size(path)
     check_fit(path, (height, width), image_size, align)
     return MaskFacts(height, width, is_network_output=False)
 
@@ -74,16 +71,3 @@ def mask_by_network(
     decimation = coarse_decimation(image.height, image.width, network.input_height, network.input_width)
     image.prepare(sorted({*decimations, decimation} - {1}, reverse=True))
     return ArrayMask(make_coarse(image, network))
-
-
-def _size_of(path: Path) -> tuple[int, int]:
-    if path.suffix.lower() != ".npy":
-        header = read_header(path)
-        return header.height, header.width
-    try:
-        shape = np.load(path, mmap_mode="r", allow_pickle=False).shape
-    except (OSError, ValueError, EOFError) as error:
-        raise InputError(f"{path}: is not a .npy file, or is cut short: {error}") from error
-    if len(shape) < 2:
-        raise InputError(f"{path}: holds an array of shape {shape}; a mask is (height, width)")
-    return int(shape[0]), int(shape[1])

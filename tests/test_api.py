@@ -51,6 +51,21 @@ def read(path: Path) -> NDArray[np.uint8]:
     return np.asarray(values, np.uint8)
 
 
+def test_array_files_of_one_channel_are_masks_and_archives_are_refused(
+    tmp_path: Path, files: tuple[Path, Path], settings: Settings
+) -> None:
+    image, mask = files
+    refine_raster(image, tmp_path / "expected.png", mask, settings=settings)
+    for name, array in {"first": read(mask)[None], "last": read(mask)[:, :, None]}.items():
+        np.save(tmp_path / f"{name}.npy", array)
+        refine_raster(image, tmp_path / f"{name}.png", tmp_path / f"{name}.npy", settings=settings)
+        assert np.array_equal(read(tmp_path / f"{name}.png"), read(tmp_path / "expected.png"))
+    with (tmp_path / "archive.npy").open("wb") as archive:
+        np.savez(archive, mask=read(mask))
+    with pytest.raises(InputError, match="archive of several"):
+        plan_raster(image, tmp_path / "archive.npy", settings=settings)
+
+
 def test_an_untrained_network_gives_back_the_mask_resampled(photograph: Pair, settings: Settings) -> None:
     image, mask = photograph
     coarse = cv2.resize(mask, (100, 75), interpolation=cv2.INTER_AREA)

@@ -21,7 +21,7 @@ from refine.errors import InputError, RasterError
 from refine.geometry import Mask, Window
 from refine.masks.fit import Align, check_fit
 from refine.masks.values import ChannelSurvey, Scale, ValueSurvey, palette_scale
-from refine.raster import MAX_PIXELS, Store, StoredRaster, make_store, open_stored
+from refine.raster import MAX_PIXELS, Store, StoredRaster, make_store, open_stored, read_header
 
 MASK_BYTES = 64 << 20
 """A mask stays in memory while it takes no more than this."""
@@ -68,6 +68,15 @@ def open_mask(
                 mask = RasterMask(header.height, header.width, store, scale, channel, _notes(raster))
         on_error.pop_all()
         return mask
+
+
+def mask_size(path: Path) -> tuple[int, int]:
+    """Height and width of the mask at `path`, from its header alone; raises as `open_mask` does."""
+    if path.suffix.lower() == ".npy":
+        height, width = _open_array(path).shape
+        return height, width
+    header = read_header(path)
+    return header.height, header.width
 
 
 class RasterMask:
