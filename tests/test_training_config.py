@@ -53,12 +53,17 @@ def test_every_problem_is_named_in_one_message(tmp_path: Path) -> None:
         ("model", {"architecture": "mos_h_lite", "size": 100}, "multiple of 16, got 100"),
         ("schedule", {"steps": 4, "batch": 6, "accumulate": 4}, "4 does not divide batch 6"),
         ("perturb", {"kinds": {"exact": 0.0}}, "positive sum"),
+        ("perturb", {"kinds": {}}, "positive sum"),
         ("augment", {"scale": [2.0, 1.0]}, "low <= high"),
+        ("augment", {"jitter": [-0.1, 0, 0, 0]}, r"augment\.jitter\.0: .*, got -0\.1"),
+        ("optim", {"betas": [0.9, 1.0]}, r"optim\.betas\.1: .*less than 1, got 1\.0"),
+        ("optim", {"rate": float("inf")}, r"optim\.rate: .*finite"),
+        ("data", [{"name": "a", "path": "a", "weights": {"b": -1}}], r"data\.0\.weights\.b: .*, got -1"),
     ],
 )
-def test_impossible_values_are_refused(tmp_path: Path, section: str, value: dict[str, object], said: str) -> None:
+def test_impossible_values_are_refused(tmp_path: Path, section: str, value: object, said: str) -> None:
     with pytest.raises(ConfigError, match=said):
-        parse_config(small_config(tmp_path, **{section: value}), "here.json")
+        parse_config({**small_config(tmp_path), section: value}, "here.json")
 
 
 def test_paths_of_data_are_replaced_by_name(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -12,10 +12,13 @@ from refine.errors import ConfigError
 
 Kind = Literal["exact", "reduce", "contour", "morph", "reduce+contour", "warp", "structure", "model", "cascade"]
 Architecture = Literal["mos_l", "mos_h", "mos_l_lite", "mos_h_lite"]
+NotNegative = Annotated[float, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Decay = Annotated[float, Field(ge=0, lt=1)]
 
 
 class Section(BaseModel):
-    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
 
 
 class Data(Section):
@@ -25,8 +28,8 @@ class Data(Section):
     path: str = Field(description="a folder, a .tar, or a pattern like train-*.tar")
     sets: list[str] = Field(default=[], description="only these first-level folders; empty: all")
     exact: list[str] = Field(default=[], description="sets whose masks are exact to a part of a pixel")
-    weights: dict[str, float] = Field(default={}, description="how often a set is drawn, against 1 for each image")
-    predictions: str | None = Field(None, description="folder of <set>/<id>.png: real coarse masks for kind 'model'")
+    weights: dict[str, NotNegative] = Field(default={}, description="how often a set is drawn, against 1 for each image")
+    predictions: str | None = Field(None, description="folder of <set>/<id>.png: coarse masks for kind 'model'")
 
 
 class Perturb(Section):
@@ -45,7 +48,8 @@ class Perturb(Section):
     def _some_kind(self) -> Perturb:
         for name in ("kinds", "late_kinds"):
             shares = getattr(self, name)
-            if any(v < 0 for v in shares.values()) or (shares and sum(shares.values()) <= 0):
+            is_left_out = name == "late_kinds" and not shares
+            if any(v < 0 for v in shares.values()) or (sum(shares.values()) <= 0 and not is_left_out):
                 raise ValueError(f"{name}: shares must not be negative and need a positive sum")
         return self
 
@@ -56,7 +60,7 @@ class Augment(Section):
     scale: tuple[float, float] = Field((0.25, 4.0), description="log-uniform scale of a window's source")
     whole: float = Field(0.15, ge=0, le=1, description="share of windows that hold the whole image")
     near_contour: float = Field(0.85, ge=0, le=1, description="share of windows centred within 64 px of an outline")
-    jitter: tuple[float, float, float, float] = (0.2, 0.2, 0.2, 0.05)
+    jitter: tuple[Share, Share, Share, Share] = (0.2, 0.2, 0.2, 0.05)
     grey: float = Field(0.05, ge=0, le=1)
     jpeg: float = Field(0.5, ge=0, le=1, description="share of images compressed again, quality 40 to 95")
     rotate_degrees: float = Field(0.0, ge=0, le=180, description="whole images are turned by up to this much")
@@ -114,7 +118,7 @@ class Schedule(Section):
 class Optim(Section):
     rate: float = Field(3e-4, gt=0, description="peak learning rate of the decoder")
     encoder_rate: float = Field(1e-4, ge=0)
-    betas: tuple[float, float] = (0.9, 0.999)
+    betas: tuple[Decay, Decay] = (0.9, 0.999)
     weight_decay: float = Field(1e-4, ge=0)
     clip_norm: float = Field(1.0, gt=0)
     ema: float = Field(0.999, ge=0, lt=1)
