@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -54,7 +55,7 @@ def train_network(request: TrainRequest) -> str:
         resume=resume,
         extend=request.extend,
         stop_after_minutes=request.stop_after_minutes,
-        make_validator=make_validator,
+        make_validator=partial(make_validator, device=request.device),
     )
     if finished:
         return f"finished; the averaged weights are {folder / 'last.safetensors'}"

@@ -7,16 +7,17 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
-from refine.api import refine_array
-from refine.backends import load_coarse
+from refine.api import refine_with
+from refine.backends import load_coarse, load_refiner
 from refine.coarse import make_coarse
+from refine.errors import InputError
+from refine.geometry import Mask
 from refine.metrics import iou, mean_boundary_accuracy
 from refine.settings import Settings
 from refine.sources import ArrayImage
 from refine.training.config import TrainingConfig
-from refine.training.data import Key, Pair, load_pairs, read_held_out
+from refine.training.data import Key, Pair, load_held_out, read_held_out
 
 LONG_SIDE = 64
 """The roughest input: the truth with this many pixels on its long side."""
@@ -24,61 +25,66 @@ LONG_SIDE = 64
 SMALL_FACTOR = 4
 """The input that is nearly right: the truth reduced by this."""
 
-Mask = NDArray[np.float32]
 
-
-def make_validator(config: TrainingConfig) -> Callable[[Path], dict[str, float]]:
+def make_validator(config: TrainingConfig, *, device: str = "auto") -> Callable[[Path], dict[str, float]]:
     """A function that scores a checkpoint file on the config's held-out images; "score" is what picks the best.
 
     A refiner: boundary accuracy after refining the truth reduced to 64 px and by 4, less what it harms IoU by.
-    A coarse network: the mean IoU of its masks, enlarged to the images.
+    A coarse network: the mean IoU of its masks, enlarged to the images. Figures are points of 100.
+    Raises InputError where there is nothing to score.
     """
-    pairs = _spread(config)
-    score = _score_refiner if config.model.takes_mask else _score_coarse
-    return lambda checkpoint: score(checkpoint, pairs)
+    if not config.model.takes_mask:
+        pairs = _spread(config)
+        return lambda checkpoint: _score_coarse(checkpoint, pairs, device)
+    outlined = [pair for pair in _spread(config) if mean_boundary_accuracy(pair.mask, pair.mask) is not None]
+    if not outlined:
+        raise InputError("validation.held_out: none of these images has an outline to score")
+    return lambda checkpoint: _score_refiner(checkpoint, outlined, device)
 
 
-def _spread(config: TrainingConfig) -> Sequence[Pair]:
+def _spread(config: TrainingConfig) -> list[Pair]:
     """At most `validation.images` of the held-out pairs, every set in its turn."""
     path = config.validation.held_out
-    held_out = read_held_out(None if path is None else Path(path))
+    if path is None:
+        raise InputError("validation.every: needs validation.held_out, the list of images that never train")
     queues: dict[str, list[Key]] = {}
-    for key in sorted(held_out):
+    for key in sorted(read_held_out(Path(path))):
         queues.setdefault(key[0], []).append(key)
     chosen: list[Key] = []
     while len(chosen) < config.validation.images and any(queues.values()):
         chosen += [queue.pop(0) for queue in queues.values() if queue]
-    few = frozenset(chosen[: config.validation.images])
-    return load_pairs(config.data, few, hold_in=False).pairs
+    return load_held_out(config.data, frozenset(chosen[: config.validation.images]))
 
 
-def _score_refiner(checkpoint: Path, pairs: Sequence[Pair]) -> dict[str, float]:
-    settings = Settings(device="auto")
+def _score_refiner(checkpoint: Path, pairs: Sequence[Pair], device: str) -> dict[str, float]:
+    refiner = load_refiner(checkpoint, device=device)
+    settings = Settings(device=device)
     rows: dict[str, list[float]] = {}
     for pair in pairs:
         truth = pair.mask.astype(np.float32) / np.float32(255)
         for name, factor in (("64px", max(truth.shape) / LONG_SIDE), ("x4", float(SMALL_FACTOR))):
             coarse = reduce_mask(truth, factor)
-            refined = refine_array(pair.image, coarse, checkpoint=checkpoint, settings=settings)
+            refined = refine_with(refiner, pair.image, coarse, settings=settings)
             plain = enlarge_mask(coarse, truth.shape)
             for measure, value in (("iou", iou), ("mba", mean_boundary_accuracy)):
                 before, after = value(plain, truth), value(refined, truth)
-                if before is not None and after is not None:
-                    rows.setdefault(f"{measure}_{name}", []).append(100 * after)
-                    rows.setdefault(f"{measure}_{name}_gain", []).append(100 * (after - before))
+                assert before is not None  # all of `pairs` have an outline
+                assert after is not None
+                rows.setdefault(f"{measure}_{name}", []).append(100 * after)
+                rows.setdefault(f"{measure}_{name}_gain", []).append(100 * (after - before))
     scores = {name: float(np.mean(values)) for name, values in rows.items()}
     harm = sum(min(0.0, scores[f"iou_{name}_gain"]) for name in ("64px", "x4"))
     scores["score"] = (scores["mba_64px"] + scores["mba_x4"]) / 2 + harm
     return scores
 
 
-def _score_coarse(checkpoint: Path, pairs: Sequence[Pair]) -> dict[str, float]:
-    network = load_coarse(checkpoint)
+def _score_coarse(checkpoint: Path, pairs: Sequence[Pair], device: str) -> dict[str, float]:
+    network = load_coarse(checkpoint, device=device)
     values = []
     for pair in pairs:
         truth = pair.mask.astype(np.float32) / np.float32(255)
-        made = make_coarse(ArrayImage(pair.image), network)
-        values.append(iou(enlarge_mask(made, truth.shape), truth))
+        source = ArrayImage(pair.image)
+        values.append(iou(enlarge_mask(make_coarse(source, network), truth.shape), truth))
     return {"iou": 100 * float(np.mean(values)), "score": 100 * float(np.mean(values))}
 
 

@@ -13,7 +13,7 @@ from training_data import small_config, write_pairs, write_shard
 from refine.errors import InputError
 from refine.training.augment import flip_and_turn, jitter, turn
 from refine.training.config import Augment, Data, parse_config
-from refine.training.data import load_pairs, outline_points, read_held_out
+from refine.training.data import load_held_out, load_pairs, outline_points, read_held_out
 from refine.training.samples import WholeImageSamples, WindowSamples
 
 
@@ -43,7 +43,7 @@ def test_held_out_pairs_never_train(folder: Path, tmp_path: Path) -> None:
     listed.write_text("set,id\nshapes,01\nshapes,03\n")
     held_out = read_held_out(listed)
     assert [p.key[1] for p in load_pairs(sections(folder), held_out).pairs] == ["00", "02"]
-    assert [p.key[1] for p in load_pairs(sections(folder), held_out, hold_in=False).pairs] == ["01", "03"]
+    assert [p.key[1] for p in load_held_out(sections(folder), held_out)] == ["01", "03"]
 
 
 @pytest.mark.parametrize("damage", ["missing mask", "other size", "not an image", "no folder"])

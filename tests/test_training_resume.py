@@ -151,6 +151,11 @@ def test_used_folder_and_changed_config_are_refused(config: TrainingConfig, fold
     changed = parse_config(small_config(folder, seed=4), "test")
     with pytest.raises(ConfigError, match=r"\(seed\)"):
         train_here(changed, tmp_path, resume=NEWEST, extend=12)
+    listed = tmp_path / "held.csv"
+    listed.write_text("set,id\nshapes,01\n")
+    other_data = parse_config(small_config(folder, validation={"held_out": str(listed)}), "test")
+    with pytest.raises(ConfigError, match=r"\(validation\.held_out\)"):
+        train_here(other_data, tmp_path, resume=NEWEST, extend=12)
     assert train_here(config, tmp_path, resume=NEWEST, extend=10)
     assert states(tmp_path)[0].name == "state-00000010.safetensors"
 

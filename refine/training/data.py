@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import glob
 import tarfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -49,26 +49,42 @@ class Pairs:
         return self.pairs[int(rng.choice(len(self.pairs), p=self.weights))]
 
 
-def load_pairs(sections: Sequence[Data], held_out: frozenset[Key], *, hold_in: bool = True) -> Pairs:
-    """Decode every pair of `sections` whose key is not in `held_out` (or, with `hold_in` False, only those).
+def load_pairs(sections: Sequence[Data], held_out: frozenset[Key]) -> Pairs:
+    """Decode every pair of `sections` whose key is not in `held_out`.
 
     Raises InputError where a section has no pairs, an image has no mask, sizes differ, or a file does not decode.
     """
     pairs: list[Pair] = []
     weights: list[float] = []
     for section in sections:
-        count = len(pairs)
-        for key, image_bytes, mask_bytes, prediction in _members(section):
-            if (key in held_out) == hold_in:
-                continue
-            pairs.append(_decode(key, image_bytes, mask_bytes, prediction, key[0] in section.exact))
-            weights.append(section.weights.get(key[0], 1.0))
-        if len(pairs) == count:
+        found = _decoded(section, lambda key: key not in held_out)
+        pairs += found
+        weights += [section.weights.get(pair.key[0], 1.0) for pair in found]
+        if not found:
             raise InputError(f"data.{section.name}: {section.path} holds no pair <set>/<id>.jpg + .png to use")
     share = np.array(weights, dtype=np.float64)
     if not share.sum() > 0:
         raise InputError("data: every weight is zero; nothing would be drawn")
     return Pairs(pairs, share / share.sum())
+
+
+def load_held_out(sections: Sequence[Data], keys: frozenset[Key]) -> list[Pair]:
+    """Decode the pairs of `keys`, whichever sections hold them; what no section holds is left out.
+
+    Raises InputError where none is held, and as `load_pairs` for what cannot be read.
+    """
+    pairs = [pair for section in sections for pair in _decoded(section, lambda key: key in keys)]
+    if not pairs:
+        raise InputError("validation.held_out: the data holds none of these images; give a list of some that it has")
+    return pairs
+
+
+def _decoded(section: Data, is_wanted: Callable[[Key], bool]) -> list[Pair]:
+    return [
+        _decode(key, image_bytes, mask_bytes, prediction, key[0] in section.exact)
+        for key, image_bytes, mask_bytes, prediction in _members(section)
+        if is_wanted(key)
+    ]
 
 
 def read_held_out(path: Path | None) -> frozenset[Key]:

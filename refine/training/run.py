@@ -174,7 +174,8 @@ def _comparable(config: dict[str, object], may_extend: bool) -> dict[str, object
     copy = json.loads(json.dumps(config))
     for section in copy["data"]:
         section.pop("path")
-    for ignored in ("checkpoint", "validation", "about"):
+    copy["validation"] = {"held_out": copy["validation"]["held_out"]}  # it says what trains; the rest only looks on
+    for ignored in ("checkpoint", "about"):
         copy.pop(ignored)
     if may_extend:
         copy["schedule"].pop("steps")
