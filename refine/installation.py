@@ -38,7 +38,7 @@ def _import(name: str) -> ModuleType:
         raise InstallationError(
             f"torch {_version('torch')} and torchvision {_version('torchvision')} do not fit together (import of"
             f" torchvision: {_first_line(error)}); install both from the same source: pip install --force-reinstall"
-            " torch torchvision, and for a CPU-only pair add --index-url https://download.pytorch.org/whl/cpu"
+            " torch torchvision, a CPU-only pair from PyTorch's own CPU index, see pytorch.org/get-started"
         ) from error
 
 

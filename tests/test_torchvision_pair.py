@@ -34,14 +34,14 @@ def build_with_fake_torchvision(folder: Path, source: str) -> list[str]:
 
 
 def test_the_cpu_torch_beside_the_default_torchvision_is_named(tmp_path: Path) -> None:
-    # What torchvision 0.28.0 of PyPI does beside torch 2.13.0+cpu.
+    # What the default wheel of torchvision 0.28.0 does beside torch 2.13.0+cpu.
     lines = build_with_fake_torchvision(tmp_path, "raise RuntimeError('operator torchvision::nms does not exist')")
     assert len(lines) == 1
     for part in (
         "do not fit together",
         "operator torchvision::nms does not exist",
         "install both from the same source: pip install --force-reinstall torch torchvision",
-        "--index-url https://download.pytorch.org/whl/cpu",
+        "a CPU-only pair from PyTorch's own CPU index, see pytorch.org/get-started",
     ):
         assert part in lines[0]
 
