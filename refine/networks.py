@@ -16,7 +16,7 @@ from refine import backends
 from refine.coarse import CoarseNetwork, coarse_size
 from refine.errors import CheckpointError, InputError
 from refine.memory import LITE_COST, MIB, MeasuredCost
-from refine.models.metadata import Metadata, read_header, read_metadata
+from refine.models.metadata import Metadata, has_metadata, read_header, read_metadata
 from refine.models.registry import NETWORKS
 from refine.plan import MINIMUM_TILE, Device
 from refine.settings import Settings
@@ -129,7 +129,7 @@ def _shipped(name: str, device: Device) -> Path:
 
 def _coarse_facts(checkpoint: Path, kind: CoarseKind) -> tuple[str, int]:
     """Architecture of a coarse checkpoint, and the side of what it sees."""
-    if kind == "isnet" and not _is_ours(checkpoint):
+    if kind == "isnet" and not _has_metadata(checkpoint):
         return kind, NETWORKS[kind].side
     metadata = _read(checkpoint, option="--coarse-checkpoint", role="coarse")
     if metadata.architecture not in (kind, f"{kind}_lite"):
@@ -137,14 +137,10 @@ def _coarse_facts(checkpoint: Path, kind: CoarseKind) -> tuple[str, int]:
     return metadata.architecture, metadata.preprocessing.height or NETWORKS[metadata.architecture].side
 
 
-def _is_ours(checkpoint: Path) -> bool:
-    """Whether the file says of itself what it is; published weights do not."""
-    if checkpoint.suffix != ".safetensors":
-        if not checkpoint.is_file():
-            raise CheckpointError(f"{checkpoint}: does not exist; give --coarse-checkpoint FILE")
-        return False
-    entries = read_header(checkpoint).get("__metadata__")
-    return isinstance(entries, dict) and "architecture" in entries
+def _has_metadata(checkpoint: Path) -> bool:
+    if not checkpoint.is_file():
+        raise CheckpointError(f"{checkpoint}: does not exist; give --coarse-checkpoint FILE")
+    return has_metadata(checkpoint)
 
 
 def _read(checkpoint: Path, *, option: str, role: Literal["coarse", "refiner"]) -> Metadata:

@@ -19,7 +19,7 @@ from refine.errors import CheckpointError
 from refine.geometry import RGB, Mask
 from refine.models.checkpoint import check_role, load_model, load_published, read_metadata
 from refine.models.device import Precision, choose_device, choose_dtype
-from refine.models.metadata import Metadata, read_header
+from refine.models.metadata import Metadata, has_metadata
 from refine.models.preprocessing import Preprocessing
 from refine.models.registry import build_model, default_preprocessing
 
@@ -111,7 +111,7 @@ class TorchCoarse:
     ) -> TorchCoarse:
         """The coarse network of a checkpoint, or a published file of the network `kind`; see `load_coarse`."""
         _set_threads(threads)
-        if kind is not None and not _is_ours(Path(path)):
+        if kind is not None and not has_metadata(Path(path)):
             model = build_model(kind)
             load_published(model, path)
             return cls(model.eval(), default_preprocessing(kind, model), device=device, precision=precision)
@@ -173,14 +173,6 @@ def check_kind(path: Path | str, metadata: Metadata, kind: str | None) -> None:
     if kind is not None and metadata.architecture not in (kind, f"{kind}_lite"):
         held = metadata.architecture
         raise CheckpointError(f"{path}: holds {held}, not {kind}; give --coarse {held.removesuffix('_lite')}")
-
-
-def _is_ours(path: Path) -> bool:
-    """Whether a file has refine's metadata; a `.pth` never has."""
-    if path.suffix != ".safetensors":
-        return False
-    entries = read_header(path).get("__metadata__")
-    return isinstance(entries, dict) and "architecture" in entries
 
 
 def _made_ready(model: nn.Module, run: Callable[[], object], device: torch.device) -> nn.Module:

@@ -66,6 +66,17 @@ def read_metadata(path: Path | str) -> Metadata:
         raise CheckpointError(f"{path}: metadata is not JSON: {error}") from error
 
 
+def has_metadata(path: Path) -> bool:
+    """Whether a file of weights says of itself what it is; published ones do not, and a `.pth` never does.
+
+    Raises CheckpointError for a safetensors file that is broken.
+    """
+    if path.suffix != ".safetensors":
+        return False
+    entries = read_header(path).get("__metadata__")
+    return isinstance(entries, dict) and "architecture" in entries
+
+
 def read_header(path: Path) -> dict[str, object]:
     """The JSON header of a safetensors file, after a check that the file is as long as the header says.
 

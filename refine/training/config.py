@@ -28,7 +28,7 @@ class Data(Section):
     path: str = Field(description="a folder, a .tar, or a pattern like train-*.tar")
     sets: list[str] = Field(default=[], description="only these first-level folders; empty: all")
     exact: list[str] = Field(default=[], description="sets whose masks are exact to a part of a pixel")
-    weights: dict[str, NotNegative] = Field(default={}, description="how often a set is drawn, against 1 for each image")
+    weights: dict[str, NotNegative] = Field(default={}, description="how often each image of a set is drawn; else 1")
     predictions: str | None = Field(None, description="folder of <set>/<id>.png: coarse masks for kind 'model'")
 
 
