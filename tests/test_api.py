@@ -66,6 +66,15 @@ def test_array_files_of_one_channel_are_masks_and_archives_are_refused(
         plan_raster(image, tmp_path / "archive.npy", settings=settings)
 
 
+def test_an_image_with_overviews_is_read_from_them(tmp_path: Path, photograph: Pair, settings: Settings) -> None:
+    image, mask = photograph
+    path = write_tif(tmp_path / "image.tif", image, tiled=True, overviews=(2, 4, 8))
+    cv2.imwrite(str(tmp_path / "rough.png"), cv2.resize(mask, (20, 15), interpolation=cv2.INTER_AREA))
+    assert any(step.overview for step in plan_raster(path, tmp_path / "rough.png", settings=settings).levels)
+    refine_raster(path, tmp_path / "out.tif", tmp_path / "rough.png", settings=settings)
+    assert read(tmp_path / "out.tif").shape == (300, 400)
+
+
 def test_an_untrained_network_gives_back_the_mask_resampled(photograph: Pair, settings: Settings) -> None:
     image, mask = photograph
     coarse = cv2.resize(mask, (100, 75), interpolation=cv2.INTER_AREA)

@@ -15,7 +15,6 @@ from pathlib import Path
 from types import TracebackType
 
 import numpy as np
-from rasterio.io import DatasetReader
 
 from refine.block_means import block_mean
 from refine.cascade import serving_overview
@@ -170,9 +169,9 @@ class RasterImage:
         assert factor is not None
         overview = self._overviews.get(factor)
         if overview is None:
-            dataset: DatasetReader = self._resources.enter_context(
-                open_dataset(self.header.path, overview_index(self._reader.dataset, factor))
-            )
+            dataset = open_dataset(self.header.path, overview_index(self._reader.dataset, factor))
+            # Not entered: that would begin rasterio's environment in this thread and end the closing thread's.
+            self._resources.callback(dataset.close)
             overview = self._overviews[factor] = replace(self._reader, dataset=dataset)
         step = decimation // factor
         place = window.scale(step).clip(overview.dataset.height, overview.dataset.width)
