@@ -11,10 +11,11 @@ import torch
 from training_data import small_config, write_pairs, write_shard
 
 from refine.errors import InputError
+from refine.geometry import mirror
 from refine.training.augment import flip_and_turn, jitter, turn
 from refine.training.config import Augment, Data, parse_config
 from refine.training.data import load_held_out, load_pairs, outline_points, read_held_out
-from refine.training.samples import WholeImageSamples, WindowSamples
+from refine.training.samples import WholeImageSamples, WindowSamples, _mirrored
 
 
 @pytest.fixture(scope="module")
@@ -118,6 +119,16 @@ def test_whole_image_sample_has_the_networks_size(folder: Path) -> None:
 def test_the_eight_symmetries_are_eight() -> None:
     plane = np.arange(12).reshape(3, 4)
     assert len({flip_and_turn(plane, i).tobytes() + bytes(flip_and_turn(plane, i).shape) for i in range(8)}) == 8
+
+
+@pytest.mark.parametrize("place", [(-3, -2, 9), (2, 3, 4), (-20, 1, 40), (4, 6, 30)])
+def test_training_continues_an_image_as_the_engine_does(place: tuple[int, int, int]) -> None:
+    top, left, side = place
+    plane = np.random.default_rng(0).integers(0, 256, (6, 8), dtype=np.uint8)
+    # The engine's continuation goes on with a period of twice the side, so above and left it is shifted by periods.
+    row, col = top % 12, left % 16
+    expected = mirror(plane, max(6, row + side), max(8, col + side))[row : row + side, col : col + side]
+    np.testing.assert_array_equal(_mirrored(plane, top, left, side), expected)
 
 
 def test_jitter_of_nothing_changes_nothing_and_grey_stays_grey() -> None:
