@@ -62,12 +62,14 @@ def choose_reach(
 ) -> float:
     """How far a first mask may be wrong, in image pixels, at least 1.
 
-    A mask smaller than the image: its pixel, twice that for a network's output. Else the width of its ramp, if that was
-    measured, or for a hard mask 8 px, less in images below 4096 on the long side.
+    A network's output: two of its pixels. Another mask smaller than the image: one. Else the width of its ramp, if that
+    was measured, or for a hard mask 8 px, less in images below 4096 on the long side.
     """
+    pixel = max(height / mask_height, width / mask_width)
+    if is_network_output:
+        return max(1.0, 2 * pixel)
     if is_smaller(height, width, mask_height, mask_width):
-        pixel = max(height / mask_height, width / mask_width)
-        return max(1.0, pixel * (2 if is_network_output else 1))
+        return max(1.0, pixel)
     if ramp is not None:
         return max(1.0, ramp)
     return max(1.0, min(8.0, max(height, width) / 512))

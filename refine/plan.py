@@ -125,7 +125,8 @@ def make_plan(
         reach = choose_reach(
             height, width, mask_height, mask_width, is_network_output=mask_is_network_output, ramp=mask_ramp
         )
-        if mask_ramp is None and is_hard is not True and not is_smaller(height, width, mask_height, mask_width):
+        is_given_at_image_size = not mask_is_network_output and not is_smaller(height, width, mask_height, mask_width)
+        if is_given_at_image_size and mask_ramp is None and is_hard is None:
             notes.append(f"a mask of the image's size is taken as hard, wrong by {reach:g} px; no pixel was read")
     steps = plan_levels(make_levels(height, width, reach), height, tile, overlap, roi, overviews)
     cache_bytes = raster_cache_bytes(height, width, tile, block_height, bands * sample_bytes)

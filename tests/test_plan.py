@@ -55,6 +55,7 @@ def test_a_level_after_the_first_is_wrong_by_two_pixels_of_the_one_before() -> N
     [
         ((4000, 6000), (400, 300), False, None, 20.0),
         ((4000, 6000), (400, 300), True, None, 40.0),
+        ((336, 336), (336, 336), True, None, 2.0),
         ((4096, 6000), (4096, 6000), False, None, 8.0),
         ((1024, 2048), (1024, 2048), False, None, 4.0),
         ((300, 200), (300, 200), False, None, 1.0),
@@ -158,6 +159,14 @@ def test_an_overview_serves_a_level_that_its_factor_divides() -> None:
     plan = plan_of(8192, 8192, reach=128.0, overviews=(2, 4, 8, 16, 32, 64))
     assert [step.overview for step in plan.levels] == [32, 8, 2, None]
     assert plan_of(8192, 8192, reach=8.0).temporary["image levels"] == 2048 * 2048 * 3
+
+
+def test_only_a_given_mask_is_taken_as_hard_unseen() -> None:
+    assert not plan_of(300, 300).notes
+    (note,) = plan_of(300, 300, mask_height=300, mask_width=300, mask_is_network_output=False).notes
+    assert "is taken as hard" in note
+    seen = plan_of(300, 300, mask_height=300, mask_width=300, mask_is_network_output=False, is_hard=False)
+    assert not seen.notes  # soft, but without a ramp to measure
 
 
 def test_the_table_names_every_level_and_every_figure() -> None:
