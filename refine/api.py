@@ -145,7 +145,8 @@ def refine_raster(
         coarse=_coarse_entry(networks),
         settings=settings.model_dump(mode="json"),
         versions=versions(),
-        notes=(*notes, *plan.notes),
+        # Networks of the torch backend may have had to change a batch; others need not.
+        notes=(*notes, *plan.notes, *getattr(refiner, "notes", ())),
     )
 
 

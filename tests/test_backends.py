@@ -14,7 +14,7 @@ from refine.backends import load_coarse, load_refiner
 from refine.backends.fold import PARITY, fold_batch_norms
 from refine.backends.footprint import peak_tensor_bytes, weight_bytes
 from refine.backends.torch_backend import KERNEL_BYTES, TorchCoarse, TorchRefiner
-from refine.errors import CheckpointError, InputError
+from refine.errors import CheckpointError, InputError, MemoryBudgetError
 from refine.geometry import RGB, Mask
 from refine.models import NETWORKS, build_model
 from refine.models.checkpoint import Metadata, save_checkpoint
@@ -270,3 +270,27 @@ def test_training_goes_on_after_a_run(refiner_file: Path) -> None:
     logits = model(torch.zeros(2, 3, side, side), torch.rand(2, 1, side, side), torch.ones(2))
     logits["final"].square().mean().backward()
     assert any(parameter.grad is not None for parameter in model.parameters())
+
+
+def test_a_batch_that_does_not_fit_is_halved_and_that_is_said(
+    refiner_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image, coarse = windows(5)
+    refiner = TorchRefiner.load(refiner_file, device="cpu", precision="fp32")
+    expected, whole, room, seen = refiner(image, coarse, 2.0), refiner._correction, 2, []
+
+    def correction(pixels: Tensor, masks: Tensor, reach: Tensor) -> Tensor:
+        if len(pixels) > room:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        seen.append(len(pixels))
+        return whole(pixels, masks, reach)
+
+    monkeypatch.setattr(refiner, "_correction", correction)
+    before = refiner.notes
+    np.testing.assert_allclose(refiner(image, coarse, 2.0), expected, rtol=0, atol=1e-5)
+    assert seen == [2, 2, 1]
+    assert before == ()
+    assert "batches were cut to 2" in refiner.notes[0]
+    room = 0
+    with pytest.raises(MemoryBudgetError, match="no room for one window of 96 px"):
+        refiner(image, coarse, 2.0)
