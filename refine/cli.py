@@ -49,7 +49,7 @@ def run(command: click.Command, *, name: str, arguments: Sequence[str] | None = 
 
 def fail(name: str, message: str) -> None:
     """Say on stderr, in one line, what went wrong in `name`."""
-    click.echo(f"{name}: {' '.join(message.split())}", err=True)
+    click.echo(click.format_filename(f"{name}: {' '.join(message.split())}"), err=True)  # a name may be no UTF-8
 
 
 class Terminated(KeyboardInterrupt):
@@ -83,6 +83,9 @@ class Command(click.Command):
     """A command whose errors and interruptions become one line; `--image` takes several files at once."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        for option, value in zip(["", *args], args, strict=False):
+            if not value or (value.startswith("--") and value.endswith("=")):  # a path of "" would be this folder
+                raise click.UsageError(f"{value.rstrip('=') or option}: the value is empty", ctx)
         return super().parse_args(ctx, repeat_option(args, "--image"))
 
     def invoke(self, ctx: click.Context) -> object:

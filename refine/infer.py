@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -14,7 +15,7 @@ from tqdm import tqdm
 
 from refine.api import plan_raster, refine_raster
 from refine.errors import InputError, RasterError, RefineError
-from refine.inputs import Job, make_jobs
+from refine.inputs import Job, make_jobs, real_path
 from refine.networks import choose_networks, likely_device
 from refine.outputs import PREVIEW_SUFFIXES
 from refine.raster import check_output, default_output, read_header
@@ -51,7 +52,7 @@ def refine_images(request: Request, *, name: str) -> int:
                     job.image, job.out, job.mask, settings=request.settings, preview=preview, progress=bar
                 )
         except RefineError as error:
-            click.echo(f"{name}: {' '.join(str(error).split())}", err=True)
+            click.echo(click.format_filename(f"{name}: {' '.join(str(error).split())}"), err=True)
             exit_code = error.exit_code
             records.append({"image": str(job.image), "error": str(error)})
             continue
@@ -70,7 +71,7 @@ def print_plans(request: Request) -> int:
     jobs, _ = _prepare(request)
     for job in jobs:
         plan = plan_raster(job.image, job.mask, settings=request.settings)
-        click.echo(f"{job.image} -> {job.out}\n{plan.describe()}")
+        click.echo(click.format_filename(f"{job.image} -> {job.out}\n{plan.describe()}"))
     return 0
 
 
@@ -128,7 +129,7 @@ def _previews(preview: str | None, jobs: Sequence[Job]) -> tuple[Path | None, ..
         return (None,) * len(jobs)
     path = Path(preview)
     if path.is_dir() or preview.endswith("/") or len(jobs) > 1:
-        if any(path.resolve() == job.out.parent.resolve() for job in jobs) and len(jobs) > 1:
+        if any(real_path(path) == real_path(job.out.parent) for job in jobs) and len(jobs) > 1:
             raise InputError(f"--preview {preview}: is the folder of the results; give another one")
         return tuple(path / f"{job.image.stem}_preview.png" for job in jobs)
     if path.suffix.lower() not in PREVIEW_SUFFIXES:
@@ -146,18 +147,19 @@ def _check_places(request: Request, jobs: Sequence[Job], previews: Sequence[Path
         except OSError as error:
             raise RasterError(f"{folder}: cannot be made: {error.strerror}") from error
     overwrite = request.settings.overwrite
+    taken = {real_path(path) for job in jobs for path in (job.image, job.mask, job.out) if path is not None}
     for job, preview in zip(jobs, previews, strict=True):
         check_output(job.out, job.image, overwrite=overwrite)
         if preview is not None:
-            _check_extra("--preview", preview, job, overwrite=overwrite)
+            _check_extra("--preview", preview, taken, overwrite=overwrite)
+            taken.add(real_path(preview))
     if request.report is not None:
-        for job in jobs:
-            _check_extra("--report", request.report, job, overwrite=overwrite)
+        _check_extra("--report", request.report, taken, overwrite=overwrite)
 
 
-def _check_extra(option: str, path: Path, job: Job, *, overwrite: bool) -> None:
-    if path.resolve() in {other.resolve() for other in (job.image, job.out, job.mask) if other is not None}:
-        raise InputError(f"{option} {path}: is the image, its mask or its result; give another name")
+def _check_extra(option: str, path: Path, taken: AbstractSet[Path], *, overwrite: bool) -> None:
+    if real_path(path) in taken:
+        raise InputError(f"{option} {path}: is an image, mask, result or preview of this run; give another name")
     if path.is_dir():
         raise InputError(f"{option} {path}: is a folder; give a file")
     if path.exists() and not overwrite:

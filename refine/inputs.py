@@ -91,7 +91,7 @@ def name_result(image: Path, destination: Destination, suffix: str) -> Path:
     if destination.file is not None:
         return destination.file
     folder = image.parent if destination.folder is None else destination.folder
-    shares = folder.resolve() == image.parent.resolve()
+    shares = real_path(folder) == real_path(image.parent)
     return folder / f"{image.stem}{_RESULT if shares else ''}{suffix}"
 
 
@@ -111,11 +111,16 @@ def make_jobs(
         Job(image, first, name_result(image, destination, suffix_of(image)))
         for image, first in zip(images, masks, strict=True)
     )
-    sources = {path.resolve() for job in jobs for path in (job.image, job.mask) if path is not None}
+    sources = {real_path(path) for job in jobs for path in (job.image, job.mask) if path is not None}
     for job in jobs:
-        if job.out.resolve() in sources:
+        if real_path(job.out) in sources:
             raise InputError(f"{job.out} is an image or mask of this run and would be replaced; give another --out")
     return jobs
+
+
+def real_path(path: Path) -> Path:
+    """Where `path` leads. Of a link that leads to itself, the link: Path.resolve raises there before Python 3.13."""
+    return Path(os.path.realpath(path))
 
 
 def _find(name: str) -> tuple[Path, ...]:
@@ -150,7 +155,7 @@ def _suffixes_in_both_cases() -> tuple[str, ...]:
 
 def _mask_of(image: Path, folder: Path, candidates: Sequence[Path]) -> Path:
     # Images and masks may share a folder, as photo.jpg and photo.png.
-    others = [path for path in candidates if path.resolve() != image.resolve()]
+    others = [path for path in candidates if real_path(path) != real_path(image)]
     if not others:
         raise InputError(f"{image}: no mask of the stem {image.stem!r} in {folder}")
     if len(others) > 1:
@@ -163,6 +168,6 @@ def _refuse_equal_stems(images: Sequence[Path], destination: Destination) -> Non
     for image in images:
         folder = image.parent if destination.folder is None else destination.folder
         # Case is folded, because some file systems do.
-        other = first.setdefault((folder.resolve(), image.stem.casefold()), image)
+        other = first.setdefault((real_path(folder), image.stem.casefold()), image)
         if other is not image:
             raise InputError(f"{other} and {image} have the same stem and would share one result; refine them apart")

@@ -203,6 +203,13 @@ def test_a_plan_needs_no_torch(folder: Path, checkpoints: Path) -> None:
         (["--image", "{}/photo.jpg", "stray.jpg"], "stray.jpg does not exist"),
         (["--image", "{}/photo.jpg", "--mask", "{}/rough.png", "stray"], "unexpected extra argument"),
         (["--image", "{}/photo.jpg", "--ovrlap", "3"], "--ovrlap"),
+        (["--image", "{}/photo.jpg", "--out", "{}/loop.png"], "is a symbolic link"),
+        (["--image", "{}/photo.jpg", "--preview", "{}/p.png", "--report", "{}/p.png"], "give another name"),
+        (["--image", "{}/photo.jpg", "{}/text.jpg", "--preview", "{}/", "--report", "{}/text_preview.png"], "another"),
+        (["--image", "{}/photo.jpg", "--out", ""], "--out: the value is empty"),
+        (["--image", "{}/photo.jpg", "--mask="], "--mask: the value is empty"),
+        (["--image", "{}/" + os.fsdecode(b"lat\xe9.png")], "no name that is not UTF-8"),
+        (["--image", "{}/photo.jpg", "--out", "{}/" + os.fsdecode(b"lat\xe9.tif")], "no name that is not UTF-8"),
         (["--image"], "--image"),
         ([], "--image"),
     ],
@@ -212,6 +219,9 @@ def test_wrong_input_is_one_line_and_leaves_nothing(
 ) -> None:
     (folder / "text.jpg").write_text("no picture")
     write_picture(folder / "other.png", np.zeros((90, 50), np.uint8))
+    (folder / "loop.png").symlink_to("loop.png")
+    if sys.platform == "linux":  # elsewhere names are UTF-8
+        (folder / os.fsdecode(b"lat\xe9.png")).write_bytes((folder / "rough.png").read_bytes())
     before = sorted(folder.rglob("*"))
     line = only_line(command(*(argument.format(folder) for argument in arguments)))
     assert message.lower() in line.lower()

@@ -98,6 +98,8 @@ def translated(path: Path, failure: str) -> Iterator[None]:
         yield
     except GDAL_ERRORS as error:
         raise RasterError(f"{path}: {failure}: {_reason(error, path)}") from error
+    except UnicodeEncodeError as error:
+        raise RasterError(f"{path}: {failure}: GDAL takes no name that is not UTF-8; rename it") from error
 
 
 @contextmanager
