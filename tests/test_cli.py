@@ -206,6 +206,9 @@ def test_a_plan_needs_no_torch(folder: Path, checkpoints: Path) -> None:
         (["--image", "{}/photo.jpg", "--out", "{}/loop.png"], "is a symbolic link"),
         (["--image", "{}/photo.jpg", "--preview", "{}/p.png", "--report", "{}/p.png"], "give another name"),
         (["--image", "{}/photo.jpg", "{}/text.jpg", "--preview", "{}/", "--report", "{}/text_preview.png"], "another"),
+        (["--image", "{}/pipe"], "is a pipe"),
+        (["--image", "{}/photo.jpg", "--mask", "{}/pipe"], "is a pipe"),
+        (["--image", "{}/photo.jpg", "--checkpoint", "{}/pipe"], "is a pipe"),
         (["--image", "{}/photo.jpg", "--out", ""], "--out: the value is empty"),
         (["--image", "{}/photo.jpg", "--mask="], "--mask: the value is empty"),
         (["--image", "{}/" + os.fsdecode(b"lat\xe9.png")], "no name that is not UTF-8"),
@@ -220,6 +223,7 @@ def test_wrong_input_is_one_line_and_leaves_nothing(
     (folder / "text.jpg").write_text("no picture")
     write_picture(folder / "other.png", np.zeros((90, 50), np.uint8))
     (folder / "loop.png").symlink_to("loop.png")
+    os.mkfifo(folder / "pipe")
     if sys.platform == "linux":  # elsewhere names are UTF-8
         (folder / os.fsdecode(b"lat\xe9.png")).write_bytes((folder / "rough.png").read_bytes())
     before = sorted(folder.rglob("*"))

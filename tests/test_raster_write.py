@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from itertools import pairwise
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from rasterio.crs import CRS
 from rasterio.rpc import RPC
 from rasters import NORTH_UP, blobs, picture, read_mask, write_mask, write_picture, write_tif, write_turned_jpeg
 
+from refine.errors import RasterError
 from refine.geometry import Window
 from refine.raster import create_mask, default_output, foreground_from, read_header
 
@@ -182,6 +184,23 @@ def test_without_an_invalid_pixel_there_is_no_mask_band_and_a_late_one_leaves_th
         file.write(0, blobs(1500, 520), valid)
     with rasterio.open(tmp_path / "late.tif") as written:
         np.testing.assert_array_equal(written.read_masks(1) != 0, valid)
+
+
+def test_a_file_that_a_full_disk_left_empty_is_an_error(
+    tmp_path: Path, image: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = create_mask(tmp_path / "mask.tif", read_header(image))
+    file.write(0, np.full((file.height, file.width), 7, np.uint8))
+    close = file._close
+
+    def close_empty() -> None:
+        close()
+        os.truncate(file._hidden, 0)
+
+    monkeypatch.setattr(file, "_close", close_empty)
+    with pytest.raises(RasterError, match=r"/mask.tif: nothing could be written; is the disk full\?"):
+        file.commit()
+    assert sorted(tmp_path.glob("*mask*")) == []
 
 
 def test_a_png_has_no_mask_band_and_no_side_file(tmp_path: Path) -> None:

@@ -83,6 +83,8 @@ def read_header(path: Path) -> dict[str, object]:
     Raises CheckpointError.
     """
     try:
+        if path.is_fifo():  # opening one waits for ever
+            raise CheckpointError(f"{path}: is a pipe; save the checkpoint to a file first")
         length = path.stat().st_size
         with path.open("rb") as file:
             start = file.read(8)

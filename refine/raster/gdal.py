@@ -59,6 +59,8 @@ def gdal_environment(cache_bytes: int) -> Iterator[None]:
 def driver_of(path: Path) -> str:
     """The driver that reads the file, by its first bytes, not by its name. Raises InputError if none of ours does."""
     try:
+        if path.is_fifo():  # it can be read once only, and an empty one waits for ever
+            raise InputError(f"{path}: is a pipe; save the image to a file first")
         with path.open("rb") as file:
             start = file.read(16)
     except FileNotFoundError:

@@ -246,6 +246,8 @@ class MaskFile:
 
     def _check(self) -> None:
         """Compare the closed file with what was written: its size, and block rows over its whole height."""
+        if not self._hidden.stat().st_size:  # what a full disk leaves of a small file, without an error
+            raise RasterError(f"{self.out}: nothing could be written; is the disk full?")
         count = len(self._checksums)
         chosen = sorted({round(share) for share in np.linspace(0, count - 1, min(count, _CHECKED_BLOCK_ROWS))})
         with open_dataset(self._hidden) as dataset, translated(self.out, "cannot be read back"):
