@@ -56,7 +56,10 @@ class Settings(BaseModel):
         "fit", description="fit: the mask covers the image at one scale; stretch: it may be stretched to it"
     )
     reach: float | None = Field(
-        None, ge=1, description="how far the mask may be wrong, in the image's pixels; found from the mask if not given"
+        None,
+        ge=1,
+        le=100_000,
+        description="how far the mask may be wrong, in the image's pixels; found from the mask if not given",
     )
     coarse: Literal["mos_l", "isnet"] | None = Field(
         None, description="network that makes the first mask where none is given; mos_l if not said"

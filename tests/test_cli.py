@@ -184,6 +184,7 @@ def test_a_plan_needs_no_torch(folder: Path, checkpoints: Path) -> None:
         (["--image", "{}/photo.jpg", "--batch", "many"], "'many' is neither auto nor a whole number"),
         (["--image", "{}/photo.jpg", "--roi", "1,2,3"], "--roi 1,2,3: give row,col,height,width"),
         (["--image", "{}/photo.jpg", "--roi", "290,0,20,20"], "--roi 290,0,20,20"),
+        (["--image", "{}/photo.jpg", "--reach", "1e30"], "--reach: input should be less than or equal to 100000"),
         (["--image", "{}/photo.jpg", "--bands", "5"], "--bands 5"),
         (["--image", "{}/photo.jpg", "--bands", "r,g,b"], "'r,g,b' is not of the form R,G,B"),
         (

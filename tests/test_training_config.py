@@ -80,3 +80,6 @@ def test_file_that_is_no_config_is_refused(tmp_path: Path) -> None:
         load_config(broken)
     with pytest.raises(ConfigError, match="no such config"):
         load_config(tmp_path / "missing.json")
+    broken.write_text("[" * 100_000)
+    with pytest.raises(ConfigError, match="not JSON"):
+        load_config(broken)

@@ -137,6 +137,8 @@ def test_released_weights_are_a_checkpoint_that_loads(config: TrainingConfig, tm
     model, metadata = load_model(tmp_path / "last.safetensors", expect="refiner")
     assert (metadata.architecture, metadata.step) == ("mos_h_lite", 8)
     assert metadata.training["samples"] == 16
+    with pytest.raises(CheckpointError, match="not a training state"):
+        train_here(config, tmp_path, resume=tmp_path / "last.safetensors")
     state = tensors(tmp_path / "state-00000008.safetensors")
     for name, value in model.state_dict().items():
         torch.testing.assert_close(value, state[f"ema.{name}"], rtol=1e-3, atol=1e-4)

@@ -178,7 +178,7 @@ def load_config(path: Path, data_paths: dict[str, str] | None = None) -> Trainin
         raise ConfigError(f"{path}: no such config") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read: {error}") from None
-    except json.JSONDecodeError as error:
+    except (json.JSONDecodeError, RecursionError) as error:
         raise ConfigError(f"{path}: not JSON: {error}") from None
     return parse_config(raw, str(path), data_paths)
 

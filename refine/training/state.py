@@ -86,7 +86,7 @@ def read_state(path: Path) -> tuple[dict[str, Tensor], Progress]:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # the file is no dict
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{path}: not a readable training state: {error}") from None
-    if metadata.get("format") != str(FORMAT) or "step" not in metadata:
+    if metadata.get("format") != str(FORMAT) or not {"step", "best", "config"} <= metadata.keys():
         raise CheckpointError(f"{path}: not a training state of this version (format {metadata.get('format')})")
     return tensors, Progress(int(metadata["step"]), json.loads(metadata["best"]), json.loads(metadata["config"]))
 
