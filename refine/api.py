@@ -18,15 +18,17 @@ from refine.arrays import array_image
 from refine.engine import refine_mask
 from refine.errors import InputError
 from refine.first_mask import MaskFacts, facts_by_network, facts_of_file, facts_of_mask, mask_by_network
-from refine.geometry import Mask
+from refine.geometry import Mask, Window
+from refine.identity import Identity, checksum, fingerprint, plan_identity
 from refine.masks import fits, open_mask
 from refine.models.metadata import sha256
-from refine.networks import Networks, choose_networks, likely_device, load_refiner, resolve_device
+from refine.networks import Networks, choose_networks, describe_device, likely_device, load_refiner, resolve_device
 from refine.outputs import draw_preview
 from refine.plan import Device, Plan
 from refine.planning import plan_for_array, plan_for_raster
 from refine.raster import Header, check_output, create_mask, foreground_from, open_image, read_header
 from refine.report import NetworkEntry, Report, level_entries, peak_memory_bytes, versions
+from refine.run_folder import RunFolder, check_left_over
 from refine.settings import Settings
 from refine.sources import ArrayImage, ArrayMask, ArraySink, MaskSource, Progress, Refiner
 
@@ -85,17 +87,21 @@ def refine_raster(
     """Refine the mask of a raster into `out` (.tif, .tiff, .png), which appears when it is whole; gives what was done.
 
     `mask` is a file of any size over the image's extent; without it the coarse network makes one. `preview` is where a
-    picture of before and after goes. Raises RefineError; then `out` is as it was.
+    picture of before and after goes. Large images leave finished parts in a hidden folder beside `out` if the run is
+    interrupted; `settings.resume` goes on with them, to the same bytes. Raises RefineError; then `out` is as it was.
     """
     settings = settings or Settings()
     clock = _Clock()
     image, out, mask = Path(image), Path(out), None if mask is None else Path(mask)
     header = read_header(image)
     check_output(out, image, overwrite=settings.overwrite)
+    if not (settings.resume or settings.overwrite):
+        check_left_over(out)
     networks = choose_networks(settings, resolve_device(settings), needs_coarse=mask is None)
     facts = _facts(header, mask, networks, settings)
     plan = plan_for_raster(header, facts, networks, settings, networks.cost)
     with ExitStack() as stack:
+        folder = stack.enter_context(RunFolder(out))
         source = stack.enter_context(
             open_image(image, bands=settings.bands, value_range=_pair(settings.range), cache_bytes=plan.cache_bytes)
         )
@@ -110,6 +116,11 @@ def refine_raster(
         refiner = load_refiner(networks)
         plan = plan_for_raster(header, facts, networks, settings, refiner)
         clock.lap("load network")
+        journal = None
+        if plan.is_journalled:
+            identity = _identity(header, mask, first, plan, networks, settings)
+            counts = [len(step.parts) for step in plan.levels]
+            journal = folder.journal(identity, counts, resume=settings.resume)
         with create_mask(
             out,
             source,
@@ -117,8 +128,12 @@ def refine_raster(
             overwrite=settings.overwrite,
             binary=settings.binary,
             threshold=settings.threshold,
+            hidden_in=folder.path,
         ) as sink:
-            run = refine_mask(source, first, refiner, plan, sink, progress)
+            run = refine_mask(source, first, refiner, plan, sink, progress, journal=journal)
+        folder.finish()
+        if run.resumed:
+            notes = (*notes, f"resumed: {run.resumed} of {run.parts} parts had been finished before")
         clock.lap("refine")
         if preview is not None:
             draw_preview(Path(preview), source, first, out, run, roi=plan.roi)
@@ -181,6 +196,28 @@ class _Clock:
 def _facts(header: Header, mask: Path | None, networks: Networks, settings: Settings) -> MaskFacts:
     size = (header.height, header.width)
     return facts_by_network(networks, size) if mask is None else facts_of_file(mask, size, settings.align)
+
+
+def _identity(
+    header: Header, mask: Path | None, first: MaskSource, plan: Plan, networks: Networks, settings: Settings
+) -> Identity:
+    """All that the bytes of a run's parts depend on. What is made of them in the output's file is not among it."""
+    libraries = versions()
+    del libraries["python"]
+    identity = {"the image": fingerprint(header.files)} | plan_identity(plan)
+    if mask is not None:
+        identity["--mask"] = fingerprint([mask] if mask.suffix.lower() == ".npy" else read_header(mask).files)
+    elif networks.coarse is not None and networks.coarse_checkpoint is not None:
+        identity["--coarse"] = networks.coarse
+        identity["--coarse-checkpoint"] = sha256(networks.coarse_checkpoint)
+        identity["the mask of --coarse"] = checksum(first.read(Window(0, 0, first.height, first.width)))
+    return identity | {
+        "--checkpoint": sha256(networks.checkpoint),
+        "--bands": str(settings.bands),
+        "--range": str(settings.range),
+        "--device": describe_device(networks),
+        **{f"the version of {name}": number for name, number in libraries.items()},
+    }
 
 
 def _given(mask: NDArray[np.generic], image: ArrayImage, settings: Settings) -> tuple[ArrayMask, MaskFacts]:

@@ -12,12 +12,11 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 
 from refine.geometry import Grid, Mask
-from refine.stream import Band, Corrections, FinalRows
+from refine.stream import Band, Carry, Corrections, FinalRows
 
 
-def blend_rows(results: Iterable[Corrections], grid: Grid) -> Iterator[FinalRows]:
+def blend_rows(results: Iterable[Corrections], strip: Strip) -> Iterator[FinalRows]:
     """Every band with its summed correction, top to bottom."""
-    strip = Strip(grid)
     bands: deque[Band] = deque()
     for result in results:
         bands.extend(result.bands)
@@ -41,6 +40,21 @@ class Strip:
         self._sums: Mask = np.zeros((grid.tile, grid.width), np.float32)
         self._row = 0
         self._touched_to = [0] * len(grid.cols.origins)  # per window column: corrections end above this row
+
+    def carry(self, row: int) -> Carry:
+        """What is left for the rows from `row` on, where the next window row begins; a view, valid until the next call.
+
+        A new strip that takes it goes on as this one would.
+        """
+        self._move_to(row)
+        until = np.array(self._touched_to, np.int64)
+        return Carry(self._sums[: max(0, int(until.max()) - row)], until)
+
+    def take(self, row: int, carry: Carry) -> None:
+        """Begin at `row` with what another strip left there."""
+        self._row = row
+        self._sums[: len(carry.sums)] = carry.sums
+        self._touched_to = carry.touched_to.tolist()
 
     def add(self, place: tuple[int, int], correction: Mask) -> None:
         """Add the weighted correction (tile, tile) of a window. Window rows come in order, from top to bottom."""

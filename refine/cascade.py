@@ -51,6 +51,12 @@ class LevelPlan:
         """Windows that are swept: the most that can run."""
         return (self.window_rows[1] - self.window_rows[0]) * len(self.grid.cols.origins)
 
+    @cached_property
+    def parts(self) -> tuple[range, ...]:
+        """The window rows of each part of the sweep, top to bottom."""
+        first, stop = self.window_rows
+        return tuple(range(row, min(row + self.part_rows, stop)) for row in range(first, stop, self.part_rows))
+
     @property
     def store_bytes(self) -> int:
         """What its correction takes while it waits for the next level; nothing for the last level."""

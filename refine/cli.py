@@ -99,7 +99,7 @@ class Command(click.Command):
         except Terminated as error:
             raise Refused("terminated", ctx, TERMINATED) from error
         except KeyboardInterrupt as error:
-            raise Refused("interrupted", ctx, INTERRUPTED) from error
+            raise Refused(str(error) or "interrupted", ctx, INTERRUPTED) from error
 
 
 def repeat_option(arguments: Sequence[str], option: str) -> list[str]:
@@ -187,6 +187,7 @@ def refine() -> None:
 @setting("threshold", type=float)
 @setting("roi", callback=numbers(int, "ROW,COL,HEIGHT,WIDTH"), metavar="ROW,COL,HEIGHT,WIDTH")
 @setting("overwrite", is_flag=True, shown_default="no")
+@setting("resume", is_flag=True, shown_default="no")
 @click.option("--preview", metavar="PATH", help="also draw before and after: a file, or a folder for several images")
 @click.option("--report", type=FILE, help="also write what was done, as JSON")
 @click.option("--plan", is_flag=True, help="print what would be done, and stop before a pixel is read")

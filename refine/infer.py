@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,8 +18,9 @@ from refine.errors import InputError, RasterError, RefineError
 from refine.inputs import Job, make_jobs, real_path
 from refine.networks import choose_networks, likely_device
 from refine.outputs import PREVIEW_SUFFIXES
-from refine.raster import check_output, default_output, read_header
+from refine.raster import check_output, default_output, is_whole_mask, read_header
 from refine.report import write_text
+from refine.run_folder import can_resume, check_left_over, is_published
 from refine.settings import Settings
 
 
@@ -42,17 +43,29 @@ def refine_images(request: Request, *, name: str) -> int:
     says so on stderr in one line that begins with `name`; the others go on.
     """
     jobs, previews = _prepare(request)
-    _check_places(request, jobs, previews)
+    finished = {job for job in jobs if _is_finished(job, request.settings)}
+    _check_places(request, jobs, previews, finished)
     exit_code = 0
     records: list[JsonValue] = []
     for job, preview in zip(jobs, previews, strict=True):
+        if job in finished:
+            click.echo(f"{job.out}: finished before, left as it is")
+            records.append({"image": str(job.image), "out": str(job.out), "finished": "before"})
+            continue
         try:
             with Bar(job.image.name) as bar:
                 report = refine_raster(
                     job.image, job.out, job.mask, settings=request.settings, preview=preview, progress=bar
                 )
+        except KeyboardInterrupt as error:
+            if records or can_resume(job.out):
+                error.args = ("the same command with --resume goes on from here",)
+            raise
         except RefineError as error:
-            click.echo(click.format_filename(f"{name}: {' '.join(str(error).split())}"), err=True)
+            message = " ".join(str(error).split())
+            if can_resume(job.out) and "--resume" not in message:
+                message += "; what is finished is kept: --resume goes on with it"
+            click.echo(click.format_filename(f"{name}: {message}"), err=True)
             exit_code = error.exit_code
             records.append({"image": str(job.image), "error": str(error)})
             continue
@@ -123,6 +136,20 @@ def _suffix_of(image: Path) -> str:
         return ".tif"  # it is said when the image's turn comes, so that it stops no other
 
 
+def _is_finished(job: Job, settings: Settings) -> bool:
+    """Whether `--resume` finds the result whole. With `--overwrite` it could be the one that is to be replaced."""
+    if not settings.resume or settings.overwrite or not job.out.is_file():
+        return False
+    if can_resume(job.out) and not is_published(job.out):
+        return False
+    try:
+        header = read_header(job.image)
+    except RefineError:
+        return False  # it is said when the image's turn comes
+    _, _, height, width = settings.roi or (0, 0, header.height, header.width)
+    return is_whole_mask(job.out, height, width)
+
+
 def _previews(preview: str | None, jobs: Sequence[Job]) -> tuple[Path | None, ...]:
     """A picture for each job: the file, for one image, or `<stem>_preview.png` in the folder."""
     if preview is None:
@@ -137,7 +164,9 @@ def _previews(preview: str | None, jobs: Sequence[Job]) -> tuple[Path | None, ..
     return (path,)
 
 
-def _check_places(request: Request, jobs: Sequence[Job], previews: Sequence[Path | None]) -> None:
+def _check_places(
+    request: Request, jobs: Sequence[Job], previews: Sequence[Path | None], finished: Container[Job]
+) -> None:
     """Everything that is written has a place, and nothing is replaced unasked. Makes folders that were asked for."""
     folders = {job.out.parent for job in jobs if request.out is not None and Path(request.out) == job.out.parent}
     folders |= {path.parent for path in previews if path is not None and Path(request.preview or "") == path.parent}
@@ -149,7 +178,11 @@ def _check_places(request: Request, jobs: Sequence[Job], previews: Sequence[Path
     overwrite = request.settings.overwrite
     taken = {real_path(path) for job in jobs for path in (job.image, job.mask, job.out) if path is not None}
     for job, preview in zip(jobs, previews, strict=True):
+        if job in finished:
+            continue
         check_output(job.out, job.image, overwrite=overwrite)
+        if not (overwrite or request.settings.resume):
+            check_left_over(job.out)
         if preview is not None:
             _check_extra("--preview", preview, taken, overwrite=overwrite)
             taken.add(real_path(preview))

@@ -66,6 +66,12 @@ RESAMPLED_PIXEL_BYTES = 32
 CHUNK_BYTES_PER_COL = 64 * 16
 """Rows are finished 64 at a time: refined mask, its products and its bytes."""
 
+CARRY_CHUNK_ROWS = 16
+"""Sums that a part leaves to the next go to its file by so many rows."""
+
+PART_FILE_BYTES_PER_COL = 2 * max(64 * 2, CARRY_CHUNK_ROWS * 4)
+"""What is on its way to the file of a part: a chunk of rows, as it is and compressed."""
+
 
 def raster_cache_bytes(height: int, width: int, tile: int, block_height: int | None, pixel_bytes: int) -> int:
     """A block cache that holds all blocks a row of windows touches, so that none is decoded twice.
@@ -86,6 +92,7 @@ def sweep_memory(
     look_ahead: int,
     *,
     has_invalid: bool,
+    is_journalled: bool = False,
 ) -> dict[str, int]:
     """Bytes by use while the level that takes the most is swept, under the names that the plan shows."""
     candidates = []
@@ -99,6 +106,7 @@ def sweep_memory(
                 "resampling": RESAMPLED_PIXEL_BYTES * max(BAND_PIXELS, mask_row, step.level.width),
                 "corrections of levels": waiting + kept,
             }
+            | ({"part's file": PART_FILE_BYTES_PER_COL * step.level.width} if is_journalled else {})
         )
         waiting = kept
     return max(candidates, key=lambda memory: sum(memory.values()))

@@ -107,6 +107,13 @@ def resolve_device(settings: Settings) -> Device:
     return "cuda" if choose_device(settings.device).type == "cuda" else "cpu"
 
 
+def describe_device(networks: Networks) -> str:
+    """What computes, as far as the bytes of a result depend on it."""
+    from refine.backends import precision
+
+    return precision.describe_device(networks.device)
+
+
 def likely_device(settings: Settings) -> Device:
     """The device that a run would use, told without torch: where NVIDIA's driver is, CUDA is taken to be."""
     if settings.device != "auto":

@@ -55,6 +55,7 @@ class Plan:
     temporary: Mapping[str, int]  # bytes of temporary files by use
     budget_bytes: int | None
     notes: tuple[str, ...]  # what was assumed
+    is_journalled: bool = False  # finished parts are kept on disk, so that another process can go on
 
     @property
     def planned_peak(self) -> int:
@@ -108,13 +109,15 @@ def make_plan(
     cost: NetworkCost = LITE_COST,
     baseline_bytes: int | None = None,
     minimum_tile: int = MINIMUM_TILE,
+    journalled_pixels: int | None = None,
 ) -> Plan:
     """The plan of refining a (mask_height, mask_width) mask over the extent of a (height, width) image.
 
     `mask_ramp` is what `measure_ramp` found, for a soft mask of the image's size; `block_height`, `bands`,
-    `sample_bytes` and `overviews` (factors) describe the file; `stride` and `cost` are the network's. Look-ahead,
-    levels in memory and an automatic batch (None) shrink to fit `budget_bytes`; the values of the result never depend
-    on it, but for the batch.
+    `sample_bytes` and `overviews` (factors) describe the file; `stride` and `cost` are the network's. If at least
+    `journalled_pixels` are swept at full size, finished parts are kept on disk (None: never). Look-ahead, levels in
+    memory and an automatic batch (None) shrink to fit `budget_bytes`; the values of the result never depend on it, but
+    for the batch.
 
     Raises InputError for options that do not fit the image or the network, MemoryBudgetError, with the smallest budget
     that works, if the budget is below it.
@@ -129,6 +132,8 @@ def make_plan(
         if is_given_at_image_size and mask_ramp is None and is_hard is None:
             notes.append(f"a mask of the image's size is taken as hard, wrong by {reach:g} px; no pixel was read")
     steps = plan_levels(make_levels(height, width, reach), height, tile, overlap, roi, overviews)
+    swept = (steps[-1].rows[1] - steps[-1].rows[0]) * width
+    is_journalled = journalled_pixels is not None and swept >= journalled_pixels
     cache_bytes = raster_cache_bytes(height, width, tile, block_height, bands * sample_bytes)
     cache_bytes += raster_cache_bytes(mask_height, mask_width, tile, mask_block_height, 1) if mask_block_height else 0
     weights = {"network weights": cost.weight_bytes}
@@ -136,7 +141,16 @@ def make_plan(
     host |= weights | {"raster cache": cache_bytes}
     for size, look_ahead, stored in _choices(steps, batch, device):
         activations = {"network activations": cost.activation_bytes(size, tile)}
-        sweep = sweep_memory(stored, mask_height, mask_width, height, size, look_ahead, has_invalid=has_invalid)
+        sweep = sweep_memory(
+            stored,
+            mask_height,
+            mask_width,
+            height,
+            size,
+            look_ahead,
+            has_invalid=has_invalid,
+            is_journalled=is_journalled,
+        )
         memory = host | (activations if device == "cpu" else {}) | sweep
         if budget_bytes is None or sum(memory.values()) <= budget_bytes:
             break
@@ -161,9 +175,10 @@ def make_plan(
         cache_bytes=cache_bytes,
         memory=memory,
         device_memory=weights | activations if device == "cuda" else {},
-        temporary=_temporary(stored, has_invalid=has_invalid),
+        temporary=_temporary(stored, has_invalid=has_invalid, is_journalled=is_journalled),
         budget_bytes=budget_bytes,
         notes=tuple(notes),
+        is_journalled=is_journalled,
     )
 
 
@@ -184,15 +199,26 @@ def _halvings(batch: int) -> list[int]:
     return [batch] + [1 << power for power in range(batch.bit_length() - 1, -1, -1) if 1 << power < batch]
 
 
-def _temporary(steps: Sequence[LevelPlan], *, has_invalid: bool) -> dict[str, int]:
-    """Bytes of temporary files: the image of the levels that no overview serves, and corrections that go to disk."""
+def _temporary(steps: Sequence[LevelPlan], *, has_invalid: bool, is_journalled: bool) -> dict[str, int]:
+    """Bytes of temporary files: the image of the levels that no overview serves, corrections that go to disk, and
+    finished parts, which are compressed: a share of that, unless the mask is noise.
+    """
     channels = 4 if has_invalid else 3
     image = sum(
         step.level.height * step.level.width * channels
         for step in steps
         if step.level.decimation > 1 and step.overview is None
     )
-    return {"image levels": image, "corrections": sum(step.store_bytes for step in steps if step.on_disk)}
+    temporary = {"image levels": image, "corrections": sum(step.store_bytes for step in steps if step.on_disk)}
+    if is_journalled:
+        temporary["finished parts, at most"] = sum(_part_bytes(step, has_invalid=has_invalid) for step in steps)
+    return temporary
+
+
+def _part_bytes(step: LevelPlan, *, has_invalid: bool) -> int:
+    """Rows of the level as they are kept, and the sums that each part leaves to the next, uncompressed."""
+    row = step.level.width * ((2 if has_invalid else 1) if step.is_last else 2)
+    return row * (step.rows[1] - step.rows[0]) + len(step.parts) * 4 * step.level.width * max(1, step.overlap)
 
 
 def _too_small(height: int, width: int, budget: int, smallest: int) -> str:

@@ -16,6 +16,9 @@ from refine.raster import LEVEL_BYTES, Header, sweep_bytes
 from refine.settings import Settings
 from refine.sources import ArrayImage
 
+JOURNALLED_PIXELS = 1 << 24
+"""From this size on, finished parts are kept on disk; below, to start anew costs seconds."""
+
 
 def plan_for_raster(
     header: Header, facts: MaskFacts, networks: Networks, settings: Settings, cost: NetworkCost
@@ -34,6 +37,7 @@ def plan_for_raster(
         sample_bytes=np.dtype(header.dtype).itemsize,
         overviews=header.overviews,
         has_invalid=header.has_invalid,
+        journalled_pixels=JOURNALLED_PIXELS,
     )
 
 

@@ -88,6 +88,7 @@ class Settings(BaseModel):
         None, description="row, col, height, width: write this part only"
     )
     overwrite: bool = Field(False, description="replace an existing output")
+    resume: bool = Field(False, description="go on with what an interrupted run of the same command left")
 
     def __init__(self, **values: object) -> None:
         try:

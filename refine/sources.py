@@ -8,7 +8,8 @@ any of them is.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from types import TracebackType
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,10 @@ from numpy.typing import NDArray
 from refine.block_means import block_mean
 from refine.errors import InputError
 from refine.geometry import RGB, BoolArray, Mask, Window
+from refine.stream import PartEnd
+
+KeepRows = Callable[[int, NDArray[Any], BoolArray | None], None]
+"""Takes finished rows: the number of the first, (n, width) values, and which are valid (None: all)."""
 
 
 class ImageSource(Protocol):
@@ -107,6 +112,67 @@ class Progress(Protocol):
     def advance(self, window_rows: int, run: int, skipped: int) -> None:
         """That many more window rows are finished, and windows run and skipped, since the last call."""
         ...
+
+
+class PartFile(Protocol):
+    """A part on its way to the journal; use it in a `with` block, which drops what is not finished."""
+
+    def write(self, row: int, rows: NDArray[Any], valid: BoolArray | None) -> None:
+        """The next finished rows, as they were given to the sink, or to the store of the level."""
+        ...
+
+    def finish(self, end: PartEnd) -> None:
+        """All rows were written: from here on the part lasts, whatever becomes of the process."""
+        ...
+
+    def __enter__(self) -> PartFile: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
+class Journal(Protocol):
+    """The parts of a run that are finished, kept so that another process can go on. Levels and parts count from 0."""
+
+    def finished(self, level: int) -> int:
+        """How many parts of the level are finished and whole, counted from its first up to the first that is not."""
+        ...
+
+    def replay(self, level: int, part: int, keep: KeepRows) -> PartEnd:
+        """Give the rows of such a part to `keep`, as they were written; gives what else is known of it."""
+        ...
+
+    def begin(self, level: int, part: int) -> PartFile:
+        """Record a part that is about to be swept."""
+        ...
+
+
+class NoJournal:
+    """A Journal that keeps nothing, and its PartFile."""
+
+    def finished(self, level: int) -> int:
+        return 0
+
+    def replay(self, level: int, part: int, keep: KeepRows) -> PartEnd:
+        raise LookupError(f"part {part} of level {level} was not kept")
+
+    def begin(self, level: int, part: int) -> NoJournal:
+        return self
+
+    def write(self, row: int, rows: NDArray[Any], valid: BoolArray | None) -> None:
+        pass
+
+    def finish(self, end: PartEnd) -> None:
+        pass
+
+    def __enter__(self) -> NoJournal:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        pass
 
 
 class ArrayImage:

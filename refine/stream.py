@@ -8,6 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 from refine.geometry import RGB, BoolArray, Mask
 
 
@@ -71,3 +74,21 @@ class FinalRows:
     band: Band
     correction: Mask  # (n, width)
     touched: tuple[slice, ...]  # columns where a window added something; elsewhere the correction is zero
+
+
+@dataclass(frozen=True, slots=True)
+class Carry:
+    """What the finished parts of a level leave to the next one: sums of rows that are not final yet."""
+
+    sums: Mask  # (n, width), from the first row of the next part on; below them all are zero
+    touched_to: NDArray[np.int64]  # per window column, the row below the last correction
+
+
+@dataclass(frozen=True, slots=True)
+class PartEnd:
+    """All that is known of a finished part, but its rows."""
+
+    ran: BoolArray  # (window rows of the part, window columns)
+    not_finite: int
+    changed: int  # pixels
+    carry: Carry

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from refine.geometry import Mask, Window
-from refine.level_store import LevelStore, quantise
+from refine.level_store import Steps, quantise
 from refine.sources import MaskSink
 from refine.stream import Band, FinalRows
 
@@ -17,6 +18,12 @@ HALF_BYTE = 0.5 / 255
 
 CHUNK_ROWS = 64
 """Rows finished at once: it bounds the working memory."""
+
+
+class StepSink(Protocol):
+    """What takes the rows of a level's correction; a LevelStore is one."""
+
+    def write(self, row: int, steps: Steps) -> None: ...
 
 
 def write_mask(final: Iterable[FinalRows], sink: MaskSink, part: Window, *, as_float: bool) -> int:
@@ -31,7 +38,7 @@ def write_mask(final: Iterable[FinalRows], sink: MaskSink, part: Window, *, as_f
     return changed
 
 
-def write_corrections(final: Iterable[FinalRows], store: LevelStore, rows: tuple[int, int]) -> int:
+def write_corrections(final: Iterable[FinalRows], store: StepSink, rows: tuple[int, int]) -> int:
     """Store refined - first mask of rows [start, stop) of a level; gives the number of changed pixels."""
     changed = 0
     for band, refined, changed_here in _finished(final, *rows):

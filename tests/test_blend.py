@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from refine.blend import blend_rows
+from refine.blend import Strip, blend_rows
 from refine.geometry import Grid, Mask
 from refine.run import bounded
 from refine.stream import Band, Corrections
@@ -56,7 +56,7 @@ def test_the_rows_are_the_weighted_sum_of_all_corrections(
         expected[grid.window(*place).slices] += correction.astype(np.float64) * grid.weight(*place)
     total = np.zeros((height, width), np.float32)
     written = np.zeros(height, int)
-    for final in blend_rows(results(grid, corrections, size), grid):
+    for final in blend_rows(results(grid, corrections, size), Strip(grid)):
         rows = slice(final.band.row, final.band.stop_row)
         written[rows] += 1
         total[rows] = final.correction
@@ -74,7 +74,7 @@ def test_the_order_of_batches_does_not_change_a_bit() -> None:
     places = [(r, c) for r in range(len(grid.rows.origins)) for c in range(len(grid.cols.origins))]
     corrections = {place: rng.uniform(-1, 1, (16, 16)).astype(np.float32) for place in places}
     sums = [
-        np.concatenate([final.correction.copy() for final in blend_rows(results(grid, corrections, size), grid)])
+        np.concatenate([final.correction.copy() for final in blend_rows(results(grid, corrections, size), Strip(grid))])
         for size in (1, 5, len(places))
     ]
     assert np.array_equal(sums[0], sums[1])

@@ -39,6 +39,15 @@ def choose_dtype(precision: Precision, device: torch.device) -> torch.dtype:
     return {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
 
 
+def describe_device(name: str, precision: Precision = "auto") -> str:
+    """What computes: where two of these are equal, and so are torch and the batches, results are equal to the bit."""
+    device = choose_device(name)
+    dtype = str(choose_dtype(precision, device)).removeprefix("torch.")
+    if device.type == "cuda":
+        return f"cuda, {torch.cuda.get_device_name(device)}, {dtype}"
+    return f"cpu, {torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}, {dtype}"
+
+
 def multiplies_bf16(device: torch.device) -> bool:
     """Whether bfloat16 is faster there than float32: CUDA from Ampere on, CPUs with AVX512-BF16 or AMX.
 

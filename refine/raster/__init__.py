@@ -16,7 +16,7 @@ from refine.raster.reader import (
 )
 from refine.raster.stored import StoredRaster, open_stored
 from refine.raster.temporary import MemoryLevel, Store, TemporaryLevel, make_store, temporary_bytes
-from refine.raster.writer import MaskFile, check_output, create_mask, foreground_from
+from refine.raster.writer import MaskFile, check_output, create_mask, foreground_from, is_whole_mask
 
 __all__ = [
     "DEFAULT_CACHE_BYTES",
@@ -35,6 +35,7 @@ __all__ = [
     "default_output",
     "foreground_from",
     "gdal_environment",
+    "is_whole_mask",
     "make_store",
     "open_dataset",
     "open_image",

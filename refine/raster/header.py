@@ -42,6 +42,7 @@ class Header:
     has_invalid: bool = False  # nodata, NaN or a mask band may occur
     decoder_bytes: int = 0  # what the decoder holds beside the block cache
     georeference: Georeference = field(default_factory=Georeference)
+    files: tuple[Path, ...] = ()  # it and all that belongs to it: sources of a mosaic, overviews, side files
 
 
 def read_header(path: Path, *, max_pixels: int = MAX_PIXELS) -> Header:
@@ -88,6 +89,7 @@ def header_of(dataset: DatasetReader, path: Path, max_pixels: int) -> Header:
         has_invalid=_has_invalid(dataset),
         decoder_bytes=_decoder_bytes(dataset, container),
         georeference=georeference,
+        files=(path, *(Path(name) for name in dataset.files[1:])),
     )
 
 

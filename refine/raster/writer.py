@@ -28,9 +28,16 @@ from numpy.typing import NDArray
 from rasterio.io import DatasetWriter
 from rasterio.windows import Window as RasterWindow
 
+from refine.durable import publish
 from refine.errors import InputError, RasterError
 from refine.geometry import BoolArray, Mask, Window
-from refine.raster.gdal import open_dataset, translated, without_georeference_warning
+from refine.raster.gdal import (
+    DEFAULT_CACHE_BYTES,
+    gdal_environment,
+    open_dataset,
+    translated,
+    without_georeference_warning,
+)
 from refine.raster.georeference import Georeference
 from refine.raster.header import Header
 from refine.raster.reader import RasterImage
@@ -59,10 +66,12 @@ def create_mask(
     overwrite: bool = False,
     binary: bool = False,
     threshold: float = 0.5,
+    hidden_in: Path | None = None,
 ) -> MaskFile:
     """A file for the mask of an image, or of its part `roi`; use it in a `with` block, which commits at its end.
 
-    `binary` writes 0 and 255: 255 for what lies above `threshold`.
+    `binary` writes 0 and 255: 255 for what lies above `threshold`. Until then it lies under a hidden name in
+    `hidden_in`, a folder on the same file system, or beside `out`.
     Raises InputError if `out` exists (without `overwrite`), is the image itself, a link or a folder, or has another
     suffix than .tif, .tiff or .png; RasterError if its folder cannot be written.
     """
@@ -71,7 +80,8 @@ def create_mask(
     part = roi or Window(0, 0, header.height, header.width)
     georeference = header.georeference if roi is None else header.georeference.of_part(roi)
     lowest = foreground_from(threshold) if binary else None
-    return MaskFile(out, part.height, part.width, georeference, header.has_invalid, lowest, compress, overwrite)
+    hidden = _hidden_name(out if hidden_in is None else hidden_in / out.name, ".tif")
+    return MaskFile(out, hidden, part.height, part.width, georeference, header.has_invalid, lowest, compress, overwrite)
 
 
 def check_output(out: Path, image: Path, *, overwrite: bool) -> None:
@@ -91,6 +101,19 @@ def check_output(out: Path, image: Path, *, overwrite: bool) -> None:
         raise InputError(f"{out}: the folder {out.parent} does not exist")
 
 
+def is_whole_mask(path: Path, height: int, width: int) -> bool:
+    """Whether a file is a mask of that size, and reads to its end."""
+    try:
+        with gdal_environment(DEFAULT_CACHE_BYTES), open_dataset(path) as dataset, translated(path, "cannot be read"):
+            if (dataset.count, dataset.height, dataset.width, dataset.dtypes[0]) != (1, height, width, "uint8"):
+                return False
+            for row in range(0, height, BLOCK):
+                dataset.read(1, window=RasterWindow(0, row, width, min(BLOCK, height - row)))
+    except (InputError, RasterError):
+        return False
+    return True
+
+
 def foreground_from(threshold: float) -> int:
     """The lowest 8-bit value that lies above a threshold of 0..1: 128 for 0.5."""
     return int(np.floor(255 * threshold + 1))
@@ -102,6 +125,7 @@ class MaskFile:
     def __init__(
         self,
         out: Path,
+        hidden: Path,
         height: int,
         width: int,
         georeference: Georeference,
@@ -121,7 +145,7 @@ class MaskFile:
         self._values = np.zeros((BLOCK, width), np.uint8)
         self._valid = np.zeros((BLOCK, width), np.bool_)
         self._checksums: list[tuple[int, int]] = []  # of the values and of the valid pixels, by block row
-        self._hidden = _hidden_name(out, ".tif")
+        self._hidden = hidden
         self._dataset: DatasetWriter | None = self._create(compress)
 
     def write(self, row: int, mask: NDArray[np.uint8] | Mask, valid: BoolArray | None = None) -> None:
@@ -272,16 +296,13 @@ class MaskFile:
 
     def _publish(self, finished: Path) -> None:
         try:
-            with finished.open("rb+") as file:
-                os.fsync(file.fileno())
             if self.out.exists() and not self._overwrite:
                 raise InputError(f"{self.out}: exists already; it was made while this mask was")
             if _side_file(self._hidden).exists():
                 _side_file(self._hidden).replace(_side_file(self.out))
             else:  # one of an earlier file would speak of this one
                 _side_file(self.out).unlink(missing_ok=True)
-            finished.replace(self.out)
-            _flush_folder(self.out.parent)
+            publish(finished, self.out)
         except OSError as error:
             if isinstance(error, RasterError):
                 raise
@@ -325,13 +346,3 @@ def _hidden_name(out: Path, suffix: str) -> Path:
 def _side_file(path: Path) -> Path:
     """Where GDAL keeps what a file's format has no room for."""
     return path.with_name(f"{path.name}.aux.xml")
-
-
-def _flush_folder(folder: Path) -> None:
-    """Make the rename last through a power cut, where a folder can be opened (not on Windows)."""
-    if hasattr(os, "O_DIRECTORY"):
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

@@ -1,0 +1,68 @@
+"""What a run's bytes depend on, as named texts: two runs in which all of them are equal can share finished parts."""
+
+from __future__ import annotations
+
+import hashlib
+import zlib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from refine.errors import RasterError
+from refine.plan import Plan
+
+Identity = Mapping[str, str]
+"""By the name under which a change is told to the user: an option as it is typed, or what it is."""
+
+_END_BYTES = 1 << 20
+_SHOWN = 40  # longer texts mean nothing to a reader
+
+
+def plan_identity(plan: Plan) -> dict[str, str]:
+    """Of what the plan decides. The budget is not in it, but for the batch that follows from it."""
+    levels = [(step.level, step.part_rows, step.window_rows, step.rows) for step in plan.levels]
+    roi = plan.roi
+    return {
+        "the image's size": f"{plan.width} x {plan.height}",
+        "--reach": repr(plan.reach),
+        "--tile": str(plan.tile),
+        "--overlap": str(plan.overlap),
+        "--select": plan.select,
+        "--batch": str(plan.batch),
+        "--roi": "none" if roi is None else f"{roi.row},{roi.col},{roi.height},{roi.width}",
+        "the grid": repr((plan.low, plan.high, plan.batch_sizes, levels)),
+    }
+
+
+def fingerprint(files: Iterable[Path]) -> str:
+    """Of one raster: size, time of the last change, and both ends of each of its files, without reading them whole."""
+    digest = hashlib.sha256()
+    for path in files:
+        try:
+            about = path.stat()
+            digest.update(f"{about.st_size} {about.st_mtime_ns} ".encode())
+            with path.open("rb") as file:
+                digest.update(file.read(_END_BYTES))
+                file.seek(max(0, about.st_size - _END_BYTES))
+                digest.update(file.read(_END_BYTES))
+        except OSError as error:
+            raise RasterError(f"{path}: cannot be read: {error.strerror or error}") from error
+    return digest.hexdigest()
+
+
+def checksum(values: NDArray[np.float32]) -> str:
+    """Of a mask that a network made."""
+    return f"{values.shape} {zlib.crc32(np.ascontiguousarray(values).data):08x}"
+
+
+def changes(before: Identity, now: Identity) -> tuple[str, ...]:
+    """What differs, by name, with both values where a reader can do something with them."""
+    found: list[str] = []
+    for name in dict.fromkeys((*now, *before)):
+        old, new = before.get(name, "none"), now.get(name, "none")
+        if old != new:
+            is_readable = name != "the grid" and max(len(old), len(new)) <= _SHOWN
+            found.append(f"{name} (was {old}, is {new})" if is_readable else name)
+    return tuple(found)

@@ -1,0 +1,192 @@
+"""The hidden folder beside an output while it is made: one process at a time, and what an interrupted one left.
+
+    .<output>.run/  lock  run.json (what the bytes depend on)  level0-part00000.gz ...  the output, unfinished
+
+Nothing of it lasts: it goes when the output has its name, and when a run ends before a part was finished.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import socket
+import sys
+import zlib
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+
+from refine.durable import publish
+from refine.errors import InputError, RasterError
+from refine.identity import Identity, changes
+from refine.journal import PartFiles, part_name
+
+FORMAT = "1"
+"""Layout of the folder; it is a part of the identity."""
+
+_LOCK, _RUN, _PARTS = "lock", "run.json", "level*-part*.gz"
+_LONGEST_NAME = 240  # bytes; file systems allow 255
+
+
+def folder_of(out: Path) -> Path:
+    """Where the run folder of an output lies."""
+    name = os.fsencode(out.name)
+    return out.with_name(f".{out.name if len(name) <= _LONGEST_NAME else format(zlib.crc32(name), '08x')}.run")
+
+
+def can_resume(out: Path) -> bool:
+    """Whether an interrupted run left finished parts."""
+    folder = folder_of(out)
+    return (folder / _RUN).exists() and any(folder.glob(_PARTS))
+
+
+def check_left_over(out: Path) -> None:
+    """Raises InputError if another process is at work on `out`, or an interrupted run left finished parts."""
+    if can_resume(out):
+        with RunFolder(out):
+            pass
+        if can_resume(out):
+            raise InputError(
+                f"{out}: an interrupted run left finished parts beside it; give --resume to go on with it, or"
+                " --overwrite to start anew"
+            )
+
+
+def is_published(out: Path) -> bool:
+    """Whether the run that left its parts had given the output its name: all are there, and the output is newer."""
+    folder = folder_of(out)
+    try:
+        counts = json.loads((folder / _RUN).read_text())["parts"]
+        last = (folder / part_name(len(counts) - 1, counts[-1] - 1)).stat()
+        return out.stat().st_mtime_ns >= last.st_mtime_ns
+    except (OSError, ValueError, KeyError, IndexError, TypeError):
+        return False
+
+
+class RunFolder:
+    """The folder of one output, locked for this process inside a `with` block.
+
+    Leaving removes it, unless it holds finished parts of a run that did not get to `finish`. Raises InputError if
+    another process works on the output, RasterError if the folder cannot be written.
+    """
+
+    def __init__(self, out: Path) -> None:
+        self._out, self.path = out, folder_of(out)
+        self._lock = -1
+
+    def __enter__(self) -> RunFolder:
+        try:
+            self._lock = self._acquire()
+            if can_resume(self._out):
+                self._remove(keep=lambda path: path.name in (_LOCK, _RUN) or path.match(_PARTS))
+            else:
+                self._clear()
+        except OSError as error:
+            if isinstance(error, RasterError):
+                raise
+            raise RasterError(f"{self._out}: cannot be written: {error.strerror or error}") from error
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if can_resume(self._out):
+            os.close(self._lock)
+            return
+        self.finish()
+        lock = self.path / _LOCK
+        with suppress(OSError):  # while it is locked: who opens it afterwards makes a new one
+            lock.unlink()
+        os.close(self._lock)
+        with suppress(OSError):  # another process may be in it by now
+            if os.name == "nt":  # where an open file cannot be removed
+                lock.unlink(missing_ok=True)
+            self.path.rmdir()
+
+    def journal(self, identity: Identity, parts: Sequence[int], *, resume: bool) -> PartFiles:
+        """The journal of the run of that identity: with `resume` it goes on with what is there, else it is empty.
+
+        `parts` says how many each level has, coarsest first. Raises InputError, naming what changed, if what is there
+        is of another run.
+        """
+        identity = {"the run folder's format": FORMAT, **identity}
+        if resume and can_resume(self._out):
+            self._check(identity)
+        else:
+            self._clear()
+            hidden = self.path / f"{_RUN}.unfinished"
+            try:
+                hidden.write_text(json.dumps({"identity": identity, "parts": list(parts)}, indent=2) + "\n")
+                publish(hidden, self.path / _RUN)
+            except OSError as error:
+                raise RasterError(f"{self._out}: cannot be written: {error.strerror or error}") from error
+        return PartFiles(self.path, parts)
+
+    def finish(self) -> None:
+        """The output has its name, or there is nothing to keep: forget the run."""
+        with suppress(OSError):  # what cannot be removed is hidden, and the next run on this output removes it
+            self._clear()
+
+    def _check(self, identity: Identity) -> None:
+        try:
+            before = json.loads((self.path / _RUN).read_text())["identity"]
+            changed = changes({str(name): str(value) for name, value in before.items()}, identity)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            changed = (f"{self.path / _RUN}, which cannot be read",)
+        if changed:
+            raise InputError(
+                f"{self._out}: cannot go on with the interrupted run; since then changed: {'; '.join(changed)}."
+                " Undo that, or give --overwrite without --resume to start anew"
+            )
+
+    def _clear(self) -> None:
+        """Forget the run first, so that no moment has parts under another run's identity."""
+        (self.path / _RUN).unlink(missing_ok=True)
+        self._remove(keep=lambda path: path.name == _LOCK)
+
+    def _remove(self, *, keep: Callable[[Path], bool]) -> None:
+        for path in self.path.iterdir():
+            if not keep(path):
+                path.unlink(missing_ok=True)
+
+    def _acquire(self) -> int:
+        """The locked file's descriptor. A lock that its holder has removed counts for nothing."""
+        path = self.path / _LOCK
+        while True:
+            self.path.mkdir(exist_ok=True)
+            try:
+                descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+            except FileNotFoundError:
+                if not self.path.parent.is_dir():
+                    raise
+                continue  # the folder was removed by whoever had it
+            if not _lock(descriptor):
+                holder = os.read(descriptor, 200).decode(errors="replace").strip() if os.name != "nt" else "unknown"
+                os.close(descriptor)
+                raise InputError(f"{self._out}: another process is making it ({holder}); wait for it, or stop it")
+            with suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(descriptor), path.stat()):
+                    os.truncate(descriptor, 0)
+                    os.write(descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
+                    return descriptor
+            os.close(descriptor)
+
+
+def _lock(descriptor: int) -> bool:
+    """Lock a file until it is closed or the process ends; whether that worked. Not all network file systems can: there
+    nothing is locked.
+    """
+    try:
+        if sys.platform == "win32":
+            import msvcrt
+
+            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+        else:
+            import fcntl
+
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        return error.errno not in (errno.EWOULDBLOCK, errno.EACCES, errno.EDEADLK)
+    return True
