@@ -97,9 +97,14 @@ class Command(click.Command):
             place = "" if error.filename is None else f"{error.filename}: "
             raise Refused(f"{place}{error.strerror or error}", ctx, RefineError.exit_code) from error
         except Terminated as error:
-            raise Refused("terminated", ctx, TERMINATED) from error
+            raise Refused(_how("terminated", error), ctx, TERMINATED) from error
         except KeyboardInterrupt as error:
-            raise Refused(str(error) or "interrupted", ctx, INTERRUPTED) from error
+            raise Refused(_how("interrupted", error), ctx, INTERRUPTED) from error
+
+
+def _how(ended: str, error: KeyboardInterrupt) -> str:
+    """With what the interrupted command had to say of it."""
+    return f"{ended}; {error}" if str(error) else ended
 
 
 def repeat_option(arguments: Sequence[str], option: str) -> list[str]:

@@ -23,12 +23,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from refine.durable import publish
 from refine.errors import RasterError
 from refine.geometry import BoolArray
 from refine.memory import CARRY_CHUNK_ROWS
 from refine.sources import KeepRows
 from refine.stream import Carry, PartEnd
+from refine.whole_file import publish
 
 LEVEL = 1  # of zlib: masks are mostly runs of one value, and more effort finds little more
 _READ_BYTES = 1 << 20

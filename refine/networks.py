@@ -109,9 +109,9 @@ def resolve_device(settings: Settings) -> Device:
 
 def describe_device(networks: Networks) -> str:
     """What computes, as far as the bytes of a result depend on it."""
-    from refine.backends import precision
+    from refine.models import device
 
-    return precision.describe_device(networks.device)
+    return device.describe_device(networks.device)
 
 
 def likely_device(settings: Settings) -> Device:

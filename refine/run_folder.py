@@ -18,10 +18,10 @@ from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
-from refine.durable import publish
 from refine.errors import InputError, RasterError
 from refine.identity import Identity, changes
 from refine.journal import PartFiles, part_name
+from refine.whole_file import write_whole
 
 FORMAT = "1"
 """Layout of the folder; it is a part of the identity."""
@@ -116,10 +116,9 @@ class RunFolder:
             self._check(identity)
         else:
             self._clear()
-            hidden = self.path / f"{_RUN}.unfinished"
+            content = json.dumps({"identity": identity, "parts": list(parts)}, indent=2) + "\n"
             try:
-                hidden.write_text(json.dumps({"identity": identity, "parts": list(parts)}, indent=2) + "\n")
-                publish(hidden, self.path / _RUN)
+                write_whole(self.path / _RUN, content.encode())
             except OSError as error:
                 raise RasterError(f"{self._out}: cannot be written: {error.strerror or error}") from error
         return PartFiles(self.path, parts)

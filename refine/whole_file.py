@@ -14,11 +14,24 @@ def write_whole(path: Path, content: bytes) -> None:
     """
     hidden = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with hidden.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        hidden.replace(path)
+        hidden.write_bytes(content)
+        publish(hidden, path)
     finally:
         with suppress(OSError):  # renamed, or never made: what went wrong is on its way to the caller
             hidden.unlink()
+
+
+def publish(hidden: Path, path: Path) -> None:
+    """Give a finished file its name, once its bytes are on the disk; the name lasts through a power cut as well.
+
+    Raises OSError.
+    """
+    with hidden.open("rb+") as file:
+        os.fsync(file.fileno())
+    hidden.replace(path)
+    if hasattr(os, "O_DIRECTORY"):  # where a folder can be opened: not on Windows
+        descriptor = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

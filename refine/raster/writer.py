@@ -28,7 +28,6 @@ from numpy.typing import NDArray
 from rasterio.io import DatasetWriter
 from rasterio.windows import Window as RasterWindow
 
-from refine.durable import publish
 from refine.errors import InputError, RasterError
 from refine.geometry import BoolArray, Mask, Window
 from refine.raster.gdal import (
@@ -41,6 +40,7 @@ from refine.raster.gdal import (
 from refine.raster.georeference import Georeference
 from refine.raster.header import Header
 from refine.raster.reader import RasterImage
+from refine.whole_file import publish
 
 BLOCK = 512
 SUFFIXES = (".tif", ".tiff", ".png")
