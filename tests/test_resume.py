@@ -115,7 +115,15 @@ def start(folder: Path, changing: Path) -> Start:
         arguments = ["--image", folder / "scene.tif", "--mask", folder / "rough.png", "--out", folder / "out.tif"]
         arguments += ["--checkpoint", changing, "--tile", 96, "--overlap", 32, "--batch", 1, "--device", "cpu", *more]
         call = [sys.executable, "-c", SMALL, *map(str, arguments)]
-        return subprocess.Popen(call, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        return subprocess.Popen(
+            call,
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            # A shell gives its background jobs an ignored SIGINT, and these tests may run in one.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        )
 
     return started
 
