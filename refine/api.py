@@ -134,6 +134,8 @@ def refine_raster(
         folder.finish()
         if run.resumed:
             notes = (*notes, f"resumed: {run.resumed} of {run.parts} parts had been finished before")
+        if run.not_finite:
+            notes = (*notes, f"the network gave NaN in {run.not_finite} windows, which changed nothing; is it damaged?")
         clock.lap("refine")
         if preview is not None:
             draw_preview(Path(preview), source, first, out, run, roi=plan.roi)

@@ -66,6 +66,19 @@ def test_array_files_of_one_channel_are_masks_and_archives_are_refused(
         plan_raster(image, tmp_path / "archive.npy", settings=settings)
 
 
+def test_a_network_that_gives_no_numbers_is_told_of(
+    tmp_path: Path, files: tuple[Path, Path], settings: Settings
+) -> None:
+    assert settings.checkpoint is not None
+    content = settings.checkpoint.read_bytes()
+    header = 8 + int.from_bytes(content[:8], "little")
+    damaged = tmp_path / "nan.safetensors"
+    damaged.write_bytes(content[:header] + b"\xff" * (len(content) - header))
+    broken = settings.model_copy(update={"checkpoint": damaged})
+    report = refine_raster(files[0], tmp_path / "out.tif", files[1], settings=broken)
+    assert any("the network gave NaN" in note for note in report.notes)
+
+
 def test_an_image_with_overviews_is_read_from_them(tmp_path: Path, photograph: Pair, settings: Settings) -> None:
     image, mask = photograph
     path = write_tif(tmp_path / "image.tif", image, tiled=True, overviews=(2, 4, 8))

@@ -39,6 +39,13 @@ def test_folder_and_tar_shard_hold_the_same_pairs(folder: Path, tmp_path: Path) 
     assert all(np.array_equal(x.image, y.image) and np.array_equal(x.mask, y.mask) for x, y in zip(a, b, strict=True))
 
 
+def test_a_shard_that_is_cut_short_is_refused(folder: Path, tmp_path: Path) -> None:
+    shard = write_shard(folder, tmp_path / "pairs.tar")
+    shard.write_bytes(shard.read_bytes()[: shard.stat().st_size // 2])
+    with pytest.raises(InputError, match="cut short"):
+        load_pairs(sections(shard), frozenset())
+
+
 def test_held_out_pairs_never_train(folder: Path, tmp_path: Path) -> None:
     listed = tmp_path / "held.csv"
     listed.write_text("set,id\nshapes,01\nshapes,03\n")
@@ -47,7 +54,7 @@ def test_held_out_pairs_never_train(folder: Path, tmp_path: Path) -> None:
     assert [p.key[1] for p in load_held_out(sections(folder), held_out)] == ["01", "03"]
 
 
-@pytest.mark.parametrize("damage", ["missing mask", "other size", "not an image", "no folder"])
+@pytest.mark.parametrize("damage", ["missing mask", "other size", "not an image", "empty", "cut", "no folder"])
 def test_broken_pair_is_named(tmp_path: Path, damage: str) -> None:
     folder = write_pairs(tmp_path / "pairs")
     mask = folder / "shapes" / "02.png"
@@ -57,6 +64,10 @@ def test_broken_pair_is_named(tmp_path: Path, damage: str) -> None:
         cv2.imwrite(str(mask), np.zeros((5, 5), np.uint8))
     elif damage == "not an image":
         mask.write_bytes(b"no picture")
+    elif damage == "empty":
+        mask.write_bytes(b"")
+    elif damage == "cut":
+        mask.write_bytes(mask.read_bytes()[:-20])
     else:
         folder = tmp_path / "absent"
     with pytest.raises(InputError, match=r"02|absent"):

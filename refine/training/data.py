@@ -8,6 +8,7 @@ import tarfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import cv2
 import numpy as np
@@ -18,6 +19,8 @@ from refine.training.config import Data
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg")
 MASK_SUFFIX = ".png"
+_PNG_START, _PNG_END = b"\x89PNG", b"IEND\xaeB`\x82"
+_TAR_BLOCK = 512
 PREDICTION_MARK = ".pred-"
 CONTOUR_POINTS = 4096
 """Points of an outline that are remembered to centre windows on."""
@@ -144,6 +147,8 @@ def _files(section: Data) -> Iterator[tuple[Key, _File]]:
 def _tar_files(path: Path, section: Data) -> Iterator[tuple[Key, _File]]:
     try:
         with tarfile.open(path, "r:") as shard:
+            if any(_File(path, max(0, path.stat().st_size - _TAR_BLOCK)).read()):  # tarfile passes over a cut end
+                raise InputError(f"data.{section.name}: {path} is cut short: it does not end in a block of zeros")
             for member in shard:
                 parts = PurePosixPath(member.name).parts
                 if member.isfile() and len(parts) >= 2:
@@ -163,20 +168,25 @@ def _predictions(section: Data) -> dict[Key, Path]:
 
 def _decode(key: Key, image_bytes: bytes, mask_bytes: bytes, prediction: bytes | None, is_exact: bool) -> Pair:
     where = "/".join(key)
-    image = cv2.imdecode(np.frombuffer(image_bytes, np.uint8), cv2.IMREAD_COLOR)
-    mask = cv2.imdecode(np.frombuffer(mask_bytes, np.uint8), cv2.IMREAD_GRAYSCALE)
+    image, mask = _decoded_picture(image_bytes, cv2.IMREAD_COLOR), _decoded_picture(mask_bytes, cv2.IMREAD_GRAYSCALE)
     if image is None or mask is None:
         raise InputError(f"{where}: {'image' if image is None else 'mask'} does not decode")
     if image.shape[:2] != mask.shape:
         raise InputError(f"{where}: image is {image.shape[:2]} but mask is {mask.shape} (height, width)")
     coarse = None
     if prediction is not None:
-        decoded = cv2.imdecode(np.frombuffer(prediction, np.uint8), cv2.IMREAD_GRAYSCALE)
+        decoded = _decoded_picture(prediction, cv2.IMREAD_GRAYSCALE)
         if decoded is None:
             raise InputError(f"{where}: the stored prediction does not decode")
         coarse = decoded.astype(np.uint8)
     rgb = np.ascontiguousarray(image[:, :, ::-1], dtype=np.uint8)
     return Pair(key, rgb, mask.astype(np.uint8), outline_points(mask.astype(np.uint8)), is_exact, coarse)
+
+
+def _decoded_picture(content: bytes, flags: int) -> NDArray[Any] | None:
+    """The picture, None if it does not decode. OpenCV raises for an empty file, and prints of a PNG that is cut."""
+    is_cut = content.startswith(_PNG_START) and _PNG_END not in content
+    return None if is_cut or not content else cv2.imdecode(np.frombuffer(content, np.uint8), flags)
 
 
 def outline_points(mask: NDArray[np.uint8]) -> NDArray[np.int32]:
