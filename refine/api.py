@@ -103,15 +103,22 @@ def refine_raster(
     with ExitStack() as stack:
         folder = stack.enter_context(RunFolder(out))
         source = stack.enter_context(
-            open_image(image, bands=settings.bands, value_range=_pair(settings.range), cache_bytes=plan.cache_bytes)
+            open_image(
+                image,
+                bands=settings.bands,
+                value_range=_pair(settings.range),
+                cache_bytes=plan.cache_bytes,
+                directory=out.parent,  # temporary pixels lie where there is room for the output, not in /tmp, often RAM
+            )
         )
         notes = source.notes
         clock.lap("open")
         if mask is None:
             first = mask_by_network(source, networks, plan.decimations, settings.max_memory)
         else:
-            opened = stack.enter_context(open_mask(mask, (source.height, source.width), align=settings.align))
-            first, facts, notes = opened, facts_of_mask(opened, (source.height, source.width)), notes + opened.notes
+            size = (source.height, source.width)
+            opened = stack.enter_context(open_mask(mask, size, align=settings.align, directory=out.parent))
+            first, facts, notes = opened, facts_of_mask(opened, size), notes + opened.notes
         clock.lap("first mask")
         refiner = load_refiner(networks)
         plan = plan_for_raster(header, facts, networks, settings, refiner)
@@ -130,7 +137,7 @@ def refine_raster(
             threshold=settings.threshold,
             hidden_in=folder.path,
         ) as sink:
-            run = refine_mask(source, first, refiner, plan, sink, progress, journal=journal)
+            run = refine_mask(source, first, refiner, plan, sink, progress, folder=out.parent, journal=journal)
         folder.finish()
         if run.resumed:
             notes = (*notes, f"resumed: {run.resumed} of {run.parts} parts had been finished before")
