@@ -177,6 +177,8 @@ def _comparable(config: dict[str, object], may_extend: bool) -> dict[str, object
     copy["validation"] = {"held_out": copy["validation"]["held_out"]}  # it says what trains; the rest only looks on
     for ignored in ("checkpoint", "about"):
         copy.pop(ignored)
+    for start in ("encoder_weights", "init"):  # they count at step 0 alone, and the files may have moved since
+        copy["model"].pop(start)
     if may_extend:
         copy["schedule"].pop("steps")
     comparable: dict[str, object] = copy
