@@ -59,4 +59,5 @@ def train_network(request: TrainRequest) -> str:
     )
     if finished:
         return f"finished; the averaged weights are {folder / 'last.safetensors'}"
-    return f"stopped and saved; go on with: python train.py --config {request.config} --run {folder} --resume"
+    extended = "" if request.extend is None else f" --extend {request.extend}"
+    return f"stopped and saved; go on with: python train.py --config {request.config} --run {folder} --resume{extended}"
