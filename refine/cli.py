@@ -38,7 +38,7 @@ def main() -> NoReturn:
 def run(command: click.Command, *, name: str, arguments: Sequence[str] | None = None) -> NoReturn:
     """Run a command under `name` and leave the process: one line on stderr for whatever the user can mend."""
     try:
-        with unwinding_on_sigterm():
+        with unwinding_on_signals():
             code = command.main(args=arguments, prog_name=name, standalone_mode=False)
     except click.ClickException as error:
         context = getattr(error, "ctx", None)
@@ -53,21 +53,24 @@ def fail(name: str, message: str) -> None:
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM: as Ctrl-C it unwinds the stack, so that what is half written is taken away."""
+    """SIGTERM, or a terminal that closed: as Ctrl-C it unwinds the stack, so that what is half written goes."""
 
 
 @contextmanager
-def unwinding_on_sigterm() -> Iterator[None]:
-    """Raise Terminated for SIGTERM inside; training, which saves its state first, has a handler of its own."""
+def unwinding_on_signals() -> Iterator[None]:
+    """Raise Terminated for SIGTERM and SIGHUP inside; training, which saves its state first, has its own handler."""
 
     def terminate(_number: int, _frame: FrameType | None) -> None:
         raise Terminated
 
-    before = signal.signal(signal.SIGTERM, terminate)
+    numbers = [signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
+    # What is ignored stays so: that is how nohup lets a command outlive its terminal.
+    before = {n: signal.signal(n, terminate) for n in numbers if signal.getsignal(n) != signal.SIG_IGN}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 class Refused(click.ClickException):

@@ -281,7 +281,8 @@ def test_the_group_names_the_command_that_failed(capsys: pytest.CaptureFixture[s
 
 
 @pytest.mark.parametrize(
-    ("number", "code", "said"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")]
+    ("number", "code", "said"),
+    [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated"), (signal.SIGHUP, 143, "terminated")],
 )
 def test_an_interruption_is_one_line_and_leaves_no_file(
     folder: Path, checkpoints: Path, number: signal.Signals, code: int, said: str
