@@ -1,0 +1,151 @@
+"""A huge sparse raster refined within a budget of memory, beside a plain read and write of the same raster.
+
+    python benchmarks/huge.py                                            # 8000 x 8000, from the example's photograph
+    python benchmarks/huge.py --side 40000 --data DATA --out huge.json   # DATA holds <set>/<id>.jpg and .png
+
+Peaks are the operating system's, of the whole process; disk is sampled. Exit code 1 if the run fails, takes more than
+its budget, or writes something where the mask is empty for far around.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+
+from measured import Measured, run_measured
+
+ROOT = Path(__file__).parent.parent
+MIB = 1 << 20
+
+MAKE = """
+import sys
+from pathlib import Path
+from scenes import make_scene
+folder, side, data, photographs, reduction, seed = sys.argv[1:]
+make_scene(Path(folder), int(side), data=Path(data) if data else None, photographs=int(photographs),
+           reduction=int(reduction), seed=int(seed))
+"""
+
+COPY = """
+import sys, rasterio
+from rasterio.env import set_gdal_config
+with rasterio.Env(), rasterio.open(sys.argv[1]) as image:
+    set_gdal_config("GDAL_CACHEMAX", 128 << 20)
+    with rasterio.open(sys.argv[2], "w", **image.profile, predictor=2, sparse_ok=True, bigtiff="IF_SAFER") as copy:
+        for _, window in image.block_windows(1):
+            pixels = image.read(window=window)
+            if pixels.any():
+                copy.write(pixels, window=window)
+"""
+
+CHECK = """
+import json, sys
+import cv2, numpy as np, rasterio
+from rasterio.windows import Window
+with rasterio.open(sys.argv[1]) as image, rasterio.open(sys.argv[2]) as rough, rasterio.open(sys.argv[3]) as out:
+    coarse, factor = rough.read(1), image.height // rough.height
+    far = cv2.dilate((coarse > 0).astype(np.uint8), np.ones((41, 41), np.uint8)) == 0
+    same = (out.transform, out.crs, out.shape) == (image.transform, image.crs, image.shape)
+    outside, union, common = 0, 0, 0
+    for top in range(0, out.height, 32 * factor):
+        mask = out.read(1, window=Window(0, top, out.width, min(32 * factor, out.height - top)))
+        rows = slice(top // factor, top // factor + mask.shape[0] // factor)
+        small = mask[::factor, ::factor][:rows.stop - rows.start, :coarse.shape[1]]
+        there = slice(0, small.shape[1])
+        outside += int(np.count_nonzero(small[far[rows, there]]))
+        union += int(np.count_nonzero((small >= 128) | (coarse[rows, there] >= 128)))
+        common += int(np.count_nonzero((small >= 128) & (coarse[rows, there] >= 128)))
+print(json.dumps({"georeferenced": same, "outside": outside, "iou_with_coarse": common / max(union, 1)}))
+"""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--side", type=int, default=8000)
+    parser.add_argument("--data", type=Path, help="folder of <set>/<id>.jpg and .png; without it the example is used")
+    parser.add_argument("--photographs", type=int, default=12)
+    parser.add_argument("--reduction", type=int, default=16, help="pixels of the image for one of the mask, per axis")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--max-memory", default="2GiB")
+    parser.add_argument("--folder", type=Path, help="where everything is written (and removed) [default: the system's]")
+    parser.add_argument("--out", type=Path, help="figures as JSON")
+    parser.add_argument("arguments", nargs="*", help="more arguments of infer.py, after --")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="refine-huge-", dir=options.folder) as name:
+        figures = measure(Path(name), options)
+    text = json.dumps(figures, indent=2)
+    print(text)
+    if options.out is not None:
+        options.out.write_text(text + "\n")
+    sys.exit(0 if figures["holds"] else 1)
+
+
+def measure(folder: Path, options: argparse.Namespace) -> dict[str, object]:
+    """Make the scene, copy it, plan, refine, check."""
+    made = _python(MAKE, folder, options.side, options.data or "", options.photographs, options.reduction, options.seed)
+    scene, mask, results = folder / "scene.tif", folder / "rough.tif", folder / "results"
+    results.mkdir()
+    copied = _python(COPY, scene, results / "copy.tif", folder=results)
+    (results / "copy.tif").unlink(missing_ok=True)
+    given = ["--image", scene, "--mask", mask, "--out", results / "mask.tif", "--max-memory", options.max_memory]
+    call = [sys.executable, ROOT / "infer.py", *given, "--device", "cpu", *options.arguments]
+    plan = run_measured([*map(str, call), "--plan"])
+    run = run_measured([*map(str, call), "--report", str(results / "report.json")], results)
+    figures: dict[str, object] = {
+        "side": options.side,
+        "megapixels": options.side**2 / 1e6,
+        "photographs": options.photographs,
+        "scene_bytes": scene.stat().st_size,
+        "made": _taken(made, options.side),
+        "copied": _taken(copied, options.side),
+        "refined": _taken(run, options.side),
+        "times_the_copy": round(run.seconds / copied.seconds, 2),
+        "planned_peak_mib": _planned(plan.out, "planned peak"),
+        "planned_disk_mib": _planned(plan.out, "temporary files"),
+        "max_memory": options.max_memory,
+    }
+    holds = run.code == 0
+    if holds:
+        report = json.loads((results / "report.json").read_text())
+        figures |= {name: report[name] for name in ("windows_run", "windows_skipped", "seconds", "notes")}
+        figures["mask_bytes"] = (results / "mask.tif").stat().st_size
+        checked = json.loads(_python(CHECK, scene, mask, results / "mask.tif").out)
+        figures |= checked
+        budget = report["settings"]["max_memory"]
+        holds = run.peak_bytes <= budget and checked["georeferenced"] and not checked["outside"]
+        holds = holds and sorted(path.name for path in results.iterdir()) == ["mask.tif", "report.json"]
+    else:
+        figures["said"] = run.err or asdict(run)
+    return figures | {"holds": holds}
+
+
+def _python(code: str, *arguments: object, folder: Path | None = None) -> Measured:
+    """Run code in a process of its own; leave if it fails."""
+    path = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
+    found = run_measured([sys.executable, "-c", path + code, *map(str, arguments)], folder)
+    if found.code:
+        sys.exit(found.err)
+    return found
+
+
+def _taken(found: Measured, side: int) -> dict[str, float]:
+    return {
+        "seconds": found.seconds,
+        "seconds_per_megapixel": round(found.seconds / (side**2 / 1e6), 5),
+        "peak_mib": round(found.peak_bytes / MIB, 1),
+        "disk_mib": round(found.disk_bytes / MIB, 1),
+    }
+
+
+def _planned(text: str, name: str) -> float | None:
+    found = re.search(rf"{name} +([\d.]+) MiB", text)
+    return float(found[1]) if found else None
+
+
+if __name__ == "__main__":
+    main()

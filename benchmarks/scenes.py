@@ -1,0 +1,122 @@
+"""Large rasters from photographs whose masks are known: each enlarged and put somewhere, nothing elsewhere.
+
+The coarse mask is the truth, averaged over areas. All is drawn from a seed, and written photograph by photograph, so
+that a scene of any size is made in little memory.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import rasterio
+from numpy.typing import NDArray
+from rasterio.transform import from_origin
+from rasterio.windows import Window
+
+ROOT = Path(__file__).parent.parent
+BLOCK = 512
+CELLS = 6
+"""The scene is CELLS x CELLS cells; a photograph fills at most one."""
+
+Pixels = NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """A photograph in a scene, enlarged."""
+
+    row: int
+    col: int
+    image: Pixels  # (h, w, 3) RGB
+    mask: Pixels  # (h, w)
+
+
+def find_pairs(data: Path | None) -> list[tuple[Path, Path]]:
+    """Photographs and their masks, `<set>/<id>.jpg` with `<set>/<id>.png`, sorted by name."""
+    if data is None:
+        return []
+    pairs = [(path, path.with_suffix(".png")) for path in sorted(data.glob("*/*.jpg"))]
+    return [(image, mask) for image, mask in pairs if mask.exists()]
+
+
+def example_pair(folder: Path) -> tuple[Path, Path]:
+    """The photograph of the repository, and the mask that refine makes of it."""
+    image, mask = ROOT / "examples" / "astronaut.jpg", folder / "astronaut_mask.png"
+    call = [sys.executable, str(ROOT / "infer.py"), "--image", str(image), "--out", str(mask), "--device", "cpu"]
+    subprocess.run(call, check=True, capture_output=True)
+    return image, mask
+
+
+def make_scene(
+    folder: Path, side: int, *, data: Path | None = None, photographs: int = 12, reduction: int = 16, seed: int = 0
+) -> tuple[Path, Path]:
+    """A tiled, sparse RGB GeoTIFF of `side` x `side`, and a mask of a `reduction`-th of its side; their paths."""
+    rng = np.random.default_rng(seed)
+    pairs = find_pairs(data)
+    with tempfile.TemporaryDirectory() as made:
+        pairs = pairs or [example_pair(Path(made))]
+        chosen = [pairs[index] for index in rng.permutation(len(pairs))[:photographs]]
+        cells = rng.permutation(CELLS * CELLS)[:photographs]
+        placed = [(chosen[index % len(chosen)], int(cell)) for index, cell in enumerate(cells)]
+        return _write_scene(folder, side, placed, reduction)
+
+
+def _write_scene(
+    folder: Path, side: int, placed: list[tuple[tuple[Path, Path], int]], reduction: int
+) -> tuple[Path, Path]:
+    scene, mask = folder / "scene.tif", folder / "rough.tif"
+    small = -(-side // reduction)
+    layout: dict[str, object] = {"driver": "GTiff", "tiled": True, "blockxsize": BLOCK, "blockysize": BLOCK}
+    layout |= {"compress": "deflate", "predictor": 2, "sparse_ok": True, "bigtiff": "IF_SAFER", "dtype": "uint8"}
+    layout |= {"crs": "EPSG:32633"}
+    rough = np.zeros((small, small), np.uint8)
+    with rasterio.open(
+        scene, "w", height=side, width=side, count=3, interleave="pixel",
+        transform=from_origin(399_000, 5_820_000, 0.5, 0.5), **layout,
+    ) as dataset:  # fmt: skip
+        for pair, cell in placed:
+            photograph = _placed(pair, cell, side, reduction)
+            for row in range(0, photograph.image.shape[0], BLOCK):
+                part = photograph.image[row : row + BLOCK]
+                place = Window(photograph.col, photograph.row + row, part.shape[1], len(part))
+                dataset.write(part.transpose(2, 0, 1), window=place)
+            height, width = (length // reduction for length in photograph.mask.shape)
+            reduced = cv2.resize(photograph.mask, (width, height), interpolation=cv2.INTER_AREA)
+            top, left = photograph.row // reduction, photograph.col // reduction
+            rough[top : top + height, left : left + width] = reduced
+    with rasterio.open(
+        mask, "w", height=small, width=small, count=1,
+        transform=from_origin(399_000, 5_820_000, 0.5 * side / small, 0.5 * side / small), **layout,
+    ) as dataset:  # fmt: skip
+        dataset.write(rough, 1)
+    return scene, mask
+
+
+def _placed(pair: tuple[Path, Path], cell: int, side: int, reduction: int) -> Placed:
+    """Enlarged to its cell, on a multiple of `BLOCK` and of the reduction, as the mask's pixels are."""
+    grain = max(BLOCK if side >= 8 * BLOCK else reduction, reduction)
+    room = side // CELLS // grain * grain
+    image = cv2.cvtColor(_read(pair[0], cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+    mask = _read(pair[1], cv2.IMREAD_GRAYSCALE)
+    scale = room / max(image.shape[:2])
+    height, width = (max(reduction, int(length * scale) // reduction * reduction) for length in image.shape[:2])
+    row, col = (index * (side // CELLS) // grain * grain for index in divmod(cell, CELLS))
+    return Placed(
+        row,
+        col,
+        np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_CUBIC), np.uint8),
+        np.asarray(cv2.resize(mask, (width, height), interpolation=cv2.INTER_LINEAR), np.uint8),
+    )
+
+
+def _read(path: Path, how: int) -> Pixels:
+    pixels = cv2.imread(str(path), how)
+    if pixels is None:
+        sys.exit(f"{path}: cannot be read")
+    return np.asarray(pixels, np.uint8)
