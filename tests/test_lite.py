@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from refine.models.blocks import ReachGate
 from refine.models.lite import LiteConfig, LiteNet
 
 
@@ -72,3 +74,25 @@ def trained_looking() -> LiteNet:
         assert isinstance(layer, torch.nn.Conv2d)
         torch.nn.init.normal_(layer.weight, std=0.3)
     return net
+
+
+def test_the_gate_scales_changes_by_reach_alone_and_starts_open() -> None:
+    gate = ReachGate(2)
+    reach = torch.tensor([1.0, 2.0**0.25, 2.0, 64.0, 200.0])
+    assert torch.equal(gate(reach), torch.ones(5, 2, 1, 1))
+    with torch.no_grad():
+        gate.weight[0] = -1 / gate.rate  # closed at one pixel
+    factors = gate(reach)[:, 0, 0, 0]
+    torch.testing.assert_close(factors, torch.tensor([0.0, 0.5, 1.0, 1.0, 1.0]))
+
+
+def test_a_closed_gate_leaves_a_mask_as_it_is() -> None:
+    torch.manual_seed(0)
+    net = LiteNet(LiteConfig(reach_gate=True)).eval()
+    assert net.gate is not None
+    with torch.no_grad():
+        nn.init.normal_(net.points[-1].weight)
+        net.gate.weight[0] = -1 / net.gate.rate
+        image, coarse = torch.randn(2, 3, 64, 64), torch.rand(2, 1, 64, 64)
+        assert net.correction(image, coarse, torch.ones(2)).abs().max() == 0
+        assert net.correction(image, coarse, torch.full((2,), 4.0)).abs().max() > 0

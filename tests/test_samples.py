@@ -24,7 +24,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def sections(path: Path, predictions: Path | None = None) -> list[Data]:
-    return [Data(name="shapes", path=str(path), predictions=None if predictions is None else str(predictions))]
+    return [Data(name="shapes", path=str(path), predictions=[] if predictions is None else [str(predictions)])]
 
 
 def windows(folder: Path, first_late: int = 10**9, **changes: object) -> WindowSamples:
@@ -77,7 +77,7 @@ def test_broken_pair_is_named(tmp_path: Path, damage: str) -> None:
 def test_prediction_that_is_no_picture_is_named(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "shapes").mkdir()
     (tmp_path / "shapes" / "01.png").write_bytes(b"no picture")
-    with pytest.raises(InputError, match="shapes/01: the stored prediction"):
+    with pytest.raises(InputError, match="shapes/01: a stored prediction"):
         load_pairs(sections(folder, predictions=tmp_path), frozenset())
 
 
@@ -100,10 +100,40 @@ def test_image_and_truth_stay_aligned_through_crops_and_flips(folder: Path) -> N
     assert np.mean(agreement) > 0.97
 
 
-def test_exact_kind_is_the_truth_and_says_reach_one_or_little_more(folder: Path) -> None:
-    item = windows(folder, perturb={"kinds": {"exact": 1.0}})[0]
-    assert torch.equal(item["coarse"], item["truth"])
-    assert 1 <= item["reach"] <= 1.6
+def test_exact_masks_alone_are_told_as_right_to_a_pixel(folder: Path) -> None:
+    exact = windows(folder, perturb={"kinds": {"exact": 1.0}})[0]
+    assert torch.equal(exact["coarse"], exact["truth"])
+    assert exact["reach"] == 1
+    damaged = windows(folder, perturb={"kinds": {"morph": 0.5, "reduce": 0.5}})
+    assert min(float(damaged[i]["reach"]) for i in range(16)) > 1.1
+
+
+def test_composites_are_exact_where_the_picture_changes(folder: Path) -> None:
+    """Truth is the share of the cut-out in each pixel, so no pixel is left out of the loss, whatever the scale."""
+    plain = {"jitter": [0.0] * 4, "grey": 0.0, "jpeg": 0.0, "whole": 0.0, "scale": [2.0, 3.0]}
+    samples = windows(folder, augment={**plain, "composite": 1.0}, perturb={"kinds": {"reduce": 1.0}})
+    items = [samples[i] for i in range(12)]
+    made = [item for item in items if bool(item["trusted"].all())]
+    assert len(made) >= 9
+    assert all(float(item["truth"].min()) >= 0 and float(item["truth"].max()) <= 1 for item in made)
+    assert any(0.02 < float(((item["truth"] > 0.1) & (item["truth"] < 0.9)).float().mean()) < 0.5 for item in made)
+
+
+def test_predictions_of_other_networks_serve_as_coarse_masks(folder: Path, tmp_path: Path) -> None:
+    """Stored small; in the window they lie where the truth lies, and the reach told is one to two of their pixels."""
+    stored = tmp_path / "predictions" / "shapes"
+    stored.mkdir(parents=True)
+    for mask in sorted((folder / "shapes").glob("*.png")):
+        small = cv2.resize(cv2.imread(str(mask), cv2.IMREAD_GRAYSCALE), (32, 32), interpolation=cv2.INTER_AREA)
+        cv2.imwrite(str(stored / mask.name), small)
+    config = small_config(folder, perturb={"kinds": {"model": 1.0}, "hard": 0.0}, augment={"whole": 0.0})
+    config["data"] = [{"name": "shapes", "path": str(folder), "predictions": [str(stored.parent)]}]
+    parsed = parse_config(config, "test")
+    samples = WindowSamples(load_pairs(parsed.data, frozenset()), parsed, first_late=10**9)
+    for i in range(12):
+        item = samples[i]
+        assert float(((item["coarse"] > 0.5) == (item["truth"] > 0.5)).float().mean()) > 0.9
+        assert 1.1 < float(item["reach"]) < 8  # three pixels of the image a pixel, enlarged at most threefold
 
 
 def test_cascade_sample_brings_the_window_around_it(folder: Path) -> None:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from refine.models.blocks import (
     PyramidPooling,
+    ReachGate,
     changed_logit,
     coarse_logit,
     conv_bn_relu,
@@ -37,6 +38,7 @@ class LiteConfig(BaseModel):
     reach_input: bool = True
     output: Literal["direct", "residual"] = "residual"
     gain: bool = Field(True, description="residual only: the coarse logit is also scaled, so a ramp sharpens in place")
+    reach_gate: bool = Field(False, description="residual only: changes are scaled by a learned function of the reach")
     widths: tuple[int, int, int, int] = Field((96, 64, 32, 16), description="decoder channels at strides 16, 8, 4, 2")
     point_width: int = Field(16, ge=4, description="channels of the head at full size")
 
@@ -108,6 +110,7 @@ class LiteNet(nn.Module):
             nn.ReLU(inplace=True),
             nn.Conv2d(config.point_width, changes, 1),
         )
+        self.gate = ReachGate(changes) if self.residual and config.reach_gate else None
         if self.residual:
             start_at_zero([*self.heads.values(), self.points[-1]])
 
@@ -124,8 +127,13 @@ class LiteNet(nn.Module):
             value = self.heads[name](features).float()  # (B, 1 or 2, h, w)
             change = value if change is None else value + resize(change, *value.shape[-2:])
             changes[name] = change
+        factor = image.new_ones(())
+        if self.gate is not None:
+            assert reach is not None
+            factor = self.gate(reach)
+        changes = {name: factor * change for name, change in changes.items()}
         full = resize(changes["s2"], *x.shape[-2:])
-        final = changed_logit(start, full + self._at_full_size(x, d2, changed_logit(start, full)))
+        final = changed_logit(start, full + factor * self._at_full_size(x, d2, changed_logit(start, full)))
         if not self.training:
             return {"final": final}
         coarser = {name: changed_logit(start, resize(changes[name], *x.shape[-2:])) for name in ("s16", "s8", "s4")}

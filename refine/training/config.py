@@ -29,7 +29,7 @@ class Data(Section):
     sets: list[str] = Field(default=[], description="only these first-level folders; empty: all")
     exact: list[str] = Field(default=[], description="sets whose masks are exact to a part of a pixel")
     weights: dict[str, NotNegative] = Field(default={}, description="how often each image of a set is drawn; else 1")
-    predictions: str | None = Field(None, description="folder of <set>/<id>.png: coarse masks for kind 'model'")
+    predictions: list[str] = Field(default=[], description="folders of <set>/<id>.png: coarse masks for kind 'model'")
 
 
 class Perturb(Section):
@@ -60,6 +60,7 @@ class Augment(Section):
     scale: tuple[float, float] = Field((0.25, 4.0), description="log-uniform scale of a window's source")
     whole: float = Field(0.15, ge=0, le=1, description="share of windows that hold the whole image")
     near_contour: float = Field(0.85, ge=0, le=1, description="share of windows centred within 64 px of an outline")
+    composite: float = Field(0.0, ge=0, le=1, description="share of windows made of a cut-out on another photograph")
     jitter: tuple[Share, Share, Share, Share] = (0.2, 0.2, 0.2, 0.05)
     grey: float = Field(0.05, ge=0, le=1)
     jpeg: float = Field(0.5, ge=0, le=1, description="share of images compressed again, quality 40 to 95")

@@ -38,7 +38,7 @@ class Pair:
     mask: NDArray[np.uint8]
     outline: NDArray[np.int32]
     is_exact: bool
-    prediction: NDArray[np.uint8] | None = None
+    predictions: tuple[NDArray[np.uint8], ...] = ()  # coarse masks by other networks, at any size
 
 
 @dataclass(frozen=True)
@@ -84,8 +84,8 @@ def load_held_out(sections: Sequence[Data], keys: frozenset[Key]) -> list[Pair]:
 
 def _decoded(section: Data, is_wanted: Callable[[Key], bool]) -> list[Pair]:
     return [
-        _decode(key, image_bytes, mask_bytes, prediction, key[0] in section.exact)
-        for key, image_bytes, mask_bytes, prediction in _members(section)
+        _decode(key, image_bytes, mask_bytes, predictions, key[0] in section.exact)
+        for key, image_bytes, mask_bytes, predictions in _members(section)
         if is_wanted(key)
     ]
 
@@ -103,8 +103,8 @@ def read_held_out(path: Path | None) -> frozenset[Key]:
         raise InputError(f"{path}: the list of held-out images has no column {error}") from None
 
 
-def _members(section: Data) -> Iterator[tuple[Key, bytes, bytes, bytes | None]]:
-    """Key, image file, mask file, and stored prediction of every pair, in a fixed order."""
+def _members(section: Data) -> Iterator[tuple[Key, bytes, bytes, list[bytes]]]:
+    """Key, image file, mask file, and stored predictions of every pair, in a fixed order."""
     files = dict(_files(section))
     predictions = _predictions(section)
     for (folder, name), image in sorted(files.items()):
@@ -114,8 +114,8 @@ def _members(section: Data) -> Iterator[tuple[Key, bytes, bytes, bytes | None]]:
         mask = files.get((folder, path.stem + MASK_SUFFIX))
         if mask is None:
             raise InputError(f"data.{section.name}: {folder}/{name} has no mask {path.stem}{MASK_SUFFIX} beside it")
-        prediction = predictions.get((folder, path.stem))
-        yield (folder, path.stem), image.read(), mask.read(), prediction.read_bytes() if prediction else None
+        stored = predictions.get((folder, path.stem), [])
+        yield (folder, path.stem), image.read(), mask.read(), [file.read_bytes() for file in stored]
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,30 +157,30 @@ def _tar_files(path: Path, section: Data) -> Iterator[tuple[Key, _File]]:
         raise InputError(f"data.{section.name}: {path} is not an uncompressed tar file: {error}") from None
 
 
-def _predictions(section: Data) -> dict[Key, Path]:
-    if section.predictions is None:
-        return {}
-    folder = Path(section.predictions)
-    if not folder.is_dir():
-        raise InputError(f"data.{section.name}.predictions: {folder} is not a folder")
-    return {(file.parent.name, file.stem): file for file in folder.glob("*/*.png")}
+def _predictions(section: Data) -> dict[Key, list[Path]]:
+    found: dict[Key, list[Path]] = {}
+    for folder in map(Path, section.predictions):
+        if not folder.is_dir():
+            raise InputError(f"data.{section.name}.predictions: {folder} is not a folder")
+        for file in folder.glob("*/*.png"):
+            found.setdefault((file.parent.name, file.stem), []).append(file)
+    return found
 
 
-def _decode(key: Key, image_bytes: bytes, mask_bytes: bytes, prediction: bytes | None, is_exact: bool) -> Pair:
+def _decode(key: Key, image_bytes: bytes, mask_bytes: bytes, predictions: list[bytes], is_exact: bool) -> Pair:
     where = "/".join(key)
     image, mask = _decoded_picture(image_bytes, cv2.IMREAD_COLOR), _decoded_picture(mask_bytes, cv2.IMREAD_GRAYSCALE)
     if image is None or mask is None:
         raise InputError(f"{where}: {'image' if image is None else 'mask'} does not decode")
     if image.shape[:2] != mask.shape:
         raise InputError(f"{where}: image is {image.shape[:2]} but mask is {mask.shape} (height, width)")
-    coarse = None
-    if prediction is not None:
-        decoded = _decoded_picture(prediction, cv2.IMREAD_GRAYSCALE)
-        if decoded is None:
-            raise InputError(f"{where}: the stored prediction does not decode")
-        coarse = decoded.astype(np.uint8)
+    coarse = [_decoded_picture(prediction, cv2.IMREAD_GRAYSCALE) for prediction in predictions]
+    if any(plane is None for plane in coarse):
+        raise InputError(f"{where}: a stored prediction does not decode")
     rgb = np.ascontiguousarray(image[:, :, ::-1], dtype=np.uint8)
-    return Pair(key, rgb, mask.astype(np.uint8), outline_points(mask.astype(np.uint8)), is_exact, coarse)
+    grey = mask.astype(np.uint8)
+    planes = tuple(plane.astype(np.uint8) for plane in coarse if plane is not None)
+    return Pair(key, rgb, grey, outline_points(grey), is_exact, planes)
 
 
 def _decoded_picture(content: bytes, flags: int) -> NDArray[Any] | None:

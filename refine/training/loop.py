@@ -23,6 +23,7 @@ from refine.errors import RefineError
 from refine.models.blocks import coarse_logit
 from refine.models.preprocessing import Preprocessing
 from refine.training.config import Optim, Schedule, TrainingConfig
+from refine.training.depthwise import keep_in_float32
 from refine.training.log import Log
 from refine.training.losses import total_loss
 from refine.training.samples import Sample
@@ -83,6 +84,8 @@ def train(
     The state is saved every `checkpoint.every` steps, at the end, and on stopping.
     """
     schedule = config.schedule
+    if machine.device.type == "cpu" and machine.use_bf16:
+        keep_in_float32(run.model)
     with tqdm(total=schedule.steps, initial=run.step, unit="step", disable=None, dynamic_ncols=True) as bar:
         started, since_log = time.monotonic(), []
         for batch in batches(samples, schedule, machine, first_step=run.step):

@@ -21,7 +21,7 @@ from refine.models.encoder import Encoder
 from refine.models.metadata import FORMAT, Metadata, sha256
 from refine.models.preprocessing import Preprocessing
 from refine.models.registry import build_model, default_preprocessing, full_config
-from refine.training.config import TrainingConfig
+from refine.training.config import TrainingConfig, parse_config
 from refine.training.data import load_pairs, read_held_out
 from refine.training.log import Log
 from refine.training.loop import Machine, dump, new_run, train
@@ -164,10 +164,19 @@ def choose_machine(device: str, precision: Precision, workers: int) -> Machine:
 
 def _check_same_config(state: Path, config: TrainingConfig, *, may_extend: bool) -> None:
     """Compare with the config saved in the state, paths of data aside: packs may lie elsewhere on another machine."""
-    saved, wanted = _comparable(read_state(state)[1].config, may_extend), _comparable(dump(config), may_extend)
+    saved_config = _with_defaults(read_state(state)[1].config, state)
+    saved, wanted = _comparable(saved_config, may_extend), _comparable(dump(config), may_extend)
     differing = sorted(_differences(saved, wanted))
     if differing:
         raise ConfigError(f"{state}: was made with another config ({', '.join(differing)}); use another --run folder")
+
+
+def _with_defaults(saved: dict[str, object], state: Path) -> dict[str, object]:
+    """The saved config with what this version added to the format; one that no longer parses is left as it is."""
+    try:
+        return dump(parse_config(saved, str(state)))
+    except ConfigError:
+        return saved
 
 
 def _comparable(config: dict[str, object], may_extend: bool) -> dict[str, object]:

@@ -5,7 +5,7 @@ A sample depends on nothing else, so a resumed run sees the stream that an unint
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from refine.training.augment import Number, flip_and_turn, photometric, soften_as_enlarged, turn
+from refine.training.composites import cut_inside, is_visible, lay_over, same_shape
 from refine.training.config import TrainingConfig
 from refine.training.data import Pair, Pairs
 from refine.training.perturb import draw_kind, perturb, reduced, stated_reach
@@ -28,6 +29,9 @@ NEAR = 64
 
 CASCADE_FACTORS = (2, 3, 4)
 
+LEAST_STATED = 1.2
+"""The smallest reach that is told of a mask that is not exact."""
+
 Sample = dict[str, Tensor]
 
 
@@ -38,7 +42,16 @@ class Crop:
     image: NDArray[np.uint8]
     truth: NDArray[np.float32]
     trusted: NDArray[np.bool_]
-    prediction: NDArray[np.float32] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a crop lies: its middle in pixels of the pair, window pixels a pixel, and one of eight orientations."""
+
+    row: float
+    col: float
+    scale: float
+    orientation: int
 
 
 class WindowSamples(Dataset[Sample]):
@@ -56,46 +69,76 @@ class WindowSamples(Dataset[Sample]):
 
     def __getitem__(self, index: int) -> Sample:
         rng = np.random.default_rng((self.config.seed, index))
-        perturb_config = self.config.perturb
-        late = index >= self.first_late and bool(perturb_config.late_kinds)
-        kind = draw_kind(perturb_config.late_kinds if late else perturb_config.kinds, rng)
+        kind = self._kind(index, rng)
         pair = self.pairs.draw(rng)
-        factor = int(rng.choice(CASCADE_FACTORS)) if kind == "cascade" else 1
-        inner, outer = self._crops(pair, factor, rng)
-        target = inner if outer is None else outer
-        coarse, reach = self._coarse(target, kind, rng)
-        item = _as_tensors(_without_margin(inner))
-        cropped = _centre(coarse, self.size)
-        if outer is None:
-            own_coarse, outer_item = cropped, _empty_outer(self.size)
+        prediction = self._prediction(pair, rng) if kind == "model" else None
+        place = self._place(pair, rng, most_pixels=None if prediction is None else pair.mask.shape[0] / len(prediction))
+        if kind == "cascade":
+            return self._with_outer(pair, place, rng)
+        if prediction is not None:
+            crop = self._crop(pair, place, rng)
+            coarse, reach = self._predicted(pair, prediction, place, rng)
         else:
-            own_coarse = np.zeros_like(cropped)  # the loop puts the network's own output here
-            outer_item = {
-                "outer_image": torch.from_numpy(_centre(outer.image, self.size)),
-                "outer_coarse": torch.from_numpy(cropped),
-                "outer_reach": torch.tensor(stated_reach(reach, rng), dtype=torch.float32),
-            }
-            reach = 2.0 * factor
+            made = self._composite(pair, place, rng) if rng.random() < self.config.augment.composite else None
+            crop = made or self._crop(pair, place, rng)
+            options = self.config.perturb
+            coarse, reach = perturb(crop.truth, kind, rng, reduce_max=options.reduce_max, hard_share=options.hard)
+        # Only a mask that is exact is ever called right to a pixel.
+        stated = 1.0 if kind == "exact" else max(LEAST_STATED, stated_reach(reach, rng))
         return {
-            **item,
-            **outer_item,
-            "coarse": torch.from_numpy(own_coarse),
-            "reach": torch.tensor(stated_reach(reach, rng), dtype=torch.float32),
-            "factor": torch.tensor(factor if outer is not None else 0),
+            **_as_tensors(_without_margin(crop)),
+            **_empty_outer(self.size),
+            "coarse": torch.from_numpy(_centre(coarse, self.size)),
+            "reach": torch.tensor(stated, dtype=torch.float32),
+            "factor": torch.tensor(0),
         }
 
-    def _coarse(self, crop: Crop, kind: str, rng: Generator) -> tuple[NDArray[np.float32], float]:
+    def _kind(self, index: int, rng: Generator) -> str:
         options = self.config.perturb
-        if kind == "model" and crop.prediction is not None:
-            wrong = np.abs(crop.prediction - crop.truth).mean()
-            return crop.prediction, float(np.clip(1 + 64 * wrong, 1, 16))
-        if kind == "cascade":  # what a first level sees: a reduced mask, two of its pixels wrong
-            coarse, reach = reduced(crop.truth, rng, 4.0)
-            return coarse, reach
-        return perturb(crop.truth, kind, rng, reduce_max=options.reduce_max, hard_share=options.hard)
+        late = index >= self.first_late and bool(options.late_kinds)
+        return draw_kind(options.late_kinds if late else options.kinds, rng)
 
-    def _crops(self, pair: Pair, factor: int, rng: Generator) -> tuple[Crop, Crop | None]:
-        """The window, and the one around it that is `factor` times coarser (None for factor 1)."""
+    def _with_outer(self, pair: Pair, place: Place, rng: Generator) -> Sample:
+        """A window whose coarse mask the loop makes: the network's own result one level coarser, `factor` times."""
+        factor = int(rng.choice(CASCADE_FACTORS))
+        seeds = rng.integers(2**63, size=1)
+        inner = self._crop(pair, place, np.random.default_rng(seeds))
+        outer = self._crop(pair, replace(place, scale=place.scale / factor), np.random.default_rng(seeds))
+        coarse, reach = reduced(outer.truth, rng, 4.0)  # what a first level sees
+        return {
+            **_as_tensors(_without_margin(inner)),
+            "coarse": torch.zeros(self.size, self.size),
+            "reach": torch.tensor(stated_reach(2.0 * factor, rng), dtype=torch.float32),  # two of its pixels wrong
+            "outer_image": torch.from_numpy(_centre(outer.image, self.size)),
+            "outer_coarse": torch.from_numpy(_centre(coarse, self.size)),
+            "outer_reach": torch.tensor(stated_reach(reach, rng), dtype=torch.float32),
+            "factor": torch.tensor(factor),
+        }
+
+    def _prediction(self, pair: Pair, rng: Generator) -> NDArray[np.uint8] | None:
+        """One of the stored predictions, sometimes cut at 0.5; None where the pair has none."""
+        if not pair.predictions:
+            return None
+        prediction = pair.predictions[int(rng.integers(len(pair.predictions)))]
+        if rng.random() < self.config.perturb.hard / 2:
+            return np.where(prediction >= 128, 255, 0).astype(np.uint8)
+        return prediction
+
+    def _predicted(
+        self, pair: Pair, prediction: NDArray[np.uint8], place: Place, rng: Generator
+    ) -> tuple[NDArray[np.float32], float]:
+        """The prediction in the window, and its reach: one to two of its own pixels, as the engine takes it."""
+        height, width = pair.mask.shape
+        whole = cv2.resize(prediction, (width, height), interpolation=cv2.INTER_LINEAR).astype(np.uint8)
+        side = self.size + 2 * MARGIN
+        way = cv2.INTER_AREA if place.scale < 1 else cv2.INTER_LINEAR
+        resized = cv2.resize(_mirrored(whole, *_source(place, side)), (side, side), interpolation=way)
+        coarse = flip_and_turn(resized.astype(np.float32) / np.float32(255), place.orientation)
+        pixel = max(height / prediction.shape[0], width / prediction.shape[1]) * place.scale
+        return coarse, 1.3 * max(1.0, pixel)
+
+    def _place(self, pair: Pair, rng: Generator, *, most_pixels: float | None) -> Place:
+        """Where to look, and how close; `most_pixels`: pair pixels a pixel of its prediction, enlarged at most x3."""
         augment = self.config.augment
         height, width = pair.mask.shape
         if rng.random() < augment.whole:
@@ -104,15 +147,12 @@ class WindowSamples(Dataset[Sample]):
         else:
             low, high = np.log(augment.scale)
             scale = float(np.exp(rng.uniform(low, high)))
+            if most_pixels is not None:
+                scale = min(scale, 3 / most_pixels)
             # Below this scale a window would mostly hold what lies beyond the image.
             scale = max(scale, min(1.0, 0.75 * self.size / max(height, width)))
             row, col = self._centre_of_window(pair, scale, rng)
-        orientation = int(rng.integers(8))
-        seeds = rng.integers(2**63, size=1)
-        inner = self._crop(pair, scale, row, col, orientation, np.random.default_rng(seeds))
-        if factor == 1:
-            return inner, None
-        return inner, self._crop(pair, scale / factor, row, col, orientation, np.random.default_rng(seeds))
+        return Place(row, col, scale, int(rng.integers(8)))
 
     def _centre_of_window(self, pair: Pair, scale: float, rng: Generator) -> tuple[float, float]:
         height, width = pair.mask.shape
@@ -122,13 +162,38 @@ class WindowSamples(Dataset[Sample]):
             return float(np.clip(row + away[0], 0, height)), float(np.clip(col + away[1], 0, width))
         return float(rng.uniform(0, height)), float(rng.uniform(0, width))
 
-    def _crop(self, pair: Pair, scale: float, row: float, col: float, orientation: int, rng: Generator) -> Crop:
-        """The square of `size` + margins at `scale` around (row, col); beyond the image it is mirrored."""
+    def _composite(self, pair: Pair, place: Place, rng: Generator) -> Crop | None:
+        """The pair's foreground, or its shape filled from another pair, on a third; None where nothing is left of it.
+
+        Exact soft truths are kept as shapes: inside a hair nothing is surely foreground.
+        """
+        crop = self._taken(pair, place, rng)
+        keeps_own = not pair.is_exact and rng.random() < 0.5
+        alpha = (cut_inside if keeps_own else same_shape)(crop.truth, place.scale, rng)
+        if not is_visible(alpha):
+            return None
+        foreground = crop.image if keeps_own else self._anywhere(rng)
+        image = lay_over(foreground, self._anywhere(rng), alpha, rng)
+        trusted = np.ones_like(alpha, dtype=np.bool_)
+        return Crop(photometric(image, self.config.augment, rng), alpha, trusted)
+
+    def _anywhere(self, rng: Generator) -> NDArray[np.uint8]:
+        """Some window of some image: texture."""
+        pair = self.pairs.draw(rng)
+        height, width = pair.mask.shape
+        scale = max(float(np.exp(rng.uniform(np.log(0.5), np.log(2)))), min(1.0, self.size / max(height, width)))
+        place = Place(rng.uniform(0, height), rng.uniform(0, width), scale, int(rng.integers(8)))
+        return self._taken(pair, place, rng).image
+
+    def _crop(self, pair: Pair, place: Place, rng: Generator) -> Crop:
+        """The square of `size` + margins at a place, its colours changed; beyond the image it is mirrored."""
+        crop = self._taken(pair, place, rng)
+        return replace(crop, image=photometric(crop.image, self.config.augment, rng))
+
+    def _taken(self, pair: Pair, place: Place, rng: Generator) -> Crop:
         side = self.size + 2 * MARGIN
-        need = int(np.ceil(side / scale))
-        top, left = round(row - need / 2), round(col - need / 2)
-        image = _mirrored(pair.image, top, left, need)
-        mask = _mirrored(pair.mask, top, left, need)
+        scale, source = place.scale, _source(place, side)
+        image, mask = _mirrored(pair.image, *source), _mirrored(pair.mask, *source)
         way = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
         image = cv2.resize(image, (side, side), interpolation=way).astype(np.uint8)
         truth = cv2.resize(mask, (side, side), interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
@@ -138,14 +203,8 @@ class WindowSamples(Dataset[Sample]):
             if not pair.is_exact:
                 trusted = ~_band(truth, int(np.ceil(scale)))
             image = soften_as_enlarged(image, scale, rng)
-        prediction = None
-        if pair.prediction is not None:
-            height, width = pair.mask.shape
-            whole = cv2.resize(pair.prediction, (width, height), interpolation=cv2.INTER_LINEAR).astype(np.uint8)
-            resized = cv2.resize(_mirrored(whole, top, left, need), (side, side), interpolation=cv2.INTER_AREA)
-            prediction = flip_and_turn(resized.astype(np.float32) / np.float32(255), orientation)
-        image = photometric(flip_and_turn(image, orientation), self.config.augment, rng)
-        return Crop(image, flip_and_turn(truth, orientation), flip_and_turn(trusted, orientation), prediction)
+        turned = place.orientation
+        return Crop(flip_and_turn(image, turned), flip_and_turn(truth, turned), flip_and_turn(trusted, turned))
 
 
 class WholeImageSamples(Dataset[Sample]):
@@ -164,7 +223,13 @@ class WholeImageSamples(Dataset[Sample]):
         orientation = 4 * int(rng.integers(2))  # mirrored or not: upside-down people do not occur
         image = photometric(flip_and_turn(image, orientation), self.config.augment, rng)
         truth = flip_and_turn(truth, orientation)
-        return _as_tensors(Crop(image, truth, np.ones_like(truth, dtype=np.bool_), None))
+        return _as_tensors(Crop(image, truth, np.ones_like(truth, dtype=np.bool_)))
+
+
+def _source(place: Place, side: int) -> tuple[int, int, int]:
+    """Top, left and side, in pixels of the pair, of the square that `side` window pixels show."""
+    need = int(np.ceil(side / place.scale))
+    return round(place.row - need / 2), round(place.col - need / 2), need
 
 
 def _mirrored(plane: NDArray[np.uint8], top: int, left: int, side: int) -> NDArray[np.uint8]:
@@ -196,7 +261,7 @@ def _centre(plane: NDArray[Number], size: int) -> NDArray[Number]:
 
 def _without_margin(crop: Crop) -> Crop:
     size = crop.truth.shape[0] - 2 * MARGIN
-    return Crop(_centre(crop.image, size), _centre(crop.truth, size), _centre(crop.trusted, size), None)
+    return Crop(_centre(crop.image, size), _centre(crop.truth, size), _centre(crop.trusted, size))
 
 
 def _as_tensors(crop: Crop) -> Sample:
