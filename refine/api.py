@@ -143,6 +143,8 @@ def refine_raster(
             notes = (*notes, f"resumed: {run.resumed} of {run.parts} parts had been finished before")
         if run.not_finite:
             notes = (*notes, f"the network gave NaN in {run.not_finite} windows, which changed nothing; is it damaged?")
+        if run.batch < plan.batch:
+            notes = (*notes, f"the device ran out of memory; batches were cut to {run.batch}, which rounds some pixels")
         clock.lap("refine")
         if preview is not None:
             draw_preview(Path(preview), source, first, out, run, roi=plan.roi)
@@ -164,13 +166,12 @@ def refine_raster(
         peak_memory_bytes=peak_memory_bytes(),
         planned_peak_bytes=plan.planned_peak,
         device=plan.device,
-        batch=plan.batch,
+        batch=run.batch,
         network=_network(networks.checkpoint, networks.metadata.architecture),
         coarse=_coarse_entry(networks),
         settings=settings.model_dump(mode="json"),
         versions=versions(),
-        # Networks of the torch backend may have had to change a batch; others need not.
-        notes=(*notes, *plan.notes, *getattr(refiner, "notes", ())),
+        notes=(*notes, *plan.notes),
     )
 
 

@@ -17,6 +17,7 @@ from refine.geometry import BoolArray
 from refine.handover import FirstMask, Handover, LevelCoarse
 from refine.level_store import DiskLevel, LevelStore, MemoryLevel
 from refine.plan import Plan
+from refine.run import Calls
 from refine.sources import ImageSource, Journal, KeepRows, MaskSink, MaskSource, NoJournal, Progress, Refiner
 from refine.sweep import LevelReport, Seconds, Sweep
 from refine.write import write_corrections, write_mask
@@ -32,6 +33,7 @@ class RunReport:
     prepare_seconds: float  # making the levels of the image readable
     parts: int  # over all levels
     resumed: int  # of them, taken from the journal
+    batch: int  # windows of a call; fewer than planned where the device ran out of memory
 
     @property
     def run(self) -> int:
@@ -74,6 +76,7 @@ def refine_mask(
     image.prepare([step.level.decimation for step in missing if step.level.decimation > 1])
     prepared = perf_counter() - begun
     first = FirstMask(mask, plan.height, plan.width)
+    calls = Calls(refiner, plan.batch, is_given=plan.batch_is_given)
     reports: list[LevelReport] = []
     previous: Handover | None = None
     with ExitStack() as stores:
@@ -81,19 +84,20 @@ def refine_mask(
             sweep = Sweep(number, plan, journal, finished[number], progress)
             coarse = LevelCoarse(first, plan.height, plan.width, step.level, previous, keep_first=not step.is_last)
             if step.is_last:
-                sweep.replay(sink.write)
+                sweep.replay(sink.write, calls)
                 write = partial(write_mask, part=plan.output, as_float=as_float)
-                sweep.run(image, refiner, coarse, sink.write, write)
+                sweep.run(image, calls, coarse, sink.write, write)
             else:
                 store = stores.enter_context(closing(_make_store(step, folder)))
-                sweep.replay(_kept_in(store))
-                sweep.run(image, refiner, coarse, _kept_in(store), partial(write_corrections, rows=step.rows))
+                sweep.replay(_kept_in(store), calls)
+                sweep.run(image, calls, coarse, _kept_in(store), partial(write_corrections, rows=step.rows))
             if previous is not None:
                 previous.store.close()
             if not step.is_last:
                 previous = Handover(step.level, store)
             reports.append(sweep.report())
-    return RunReport(tuple(reports), prepared, sum(len(step.parts) for step in plan.levels), sum(finished))
+    parts = sum(len(step.parts) for step in plan.levels)
+    return RunReport(tuple(reports), prepared, parts, sum(finished), calls.most)
 
 
 def _check(image: ImageSource, refiner: Refiner, plan: Plan) -> None:

@@ -6,6 +6,7 @@
     ├── RasterError         OSError     a raster cannot be read or written
     ├── CheckpointError     ValueError  a checkpoint cannot be used
     ├── MemoryBudgetError   MemoryError the memory budget cannot be met
+    │   └── DeviceMemoryError           a device has no room for a call of a network
     └── InstallationError   ImportError a dependency is missing or does not fit another
 
 Each also is the builtin that callers already catch. The library raises; only the command catches, prints the message
@@ -39,6 +40,10 @@ class CheckpointError(RefineError, ValueError):
 
 class MemoryBudgetError(RefineError, MemoryError):
     """A memory budget below the smallest that works; the message names that figure."""
+
+
+class DeviceMemoryError(MemoryBudgetError):
+    """A device that had no room for one call of a network; the engine then halves its batch, if that was its choice."""
 
 
 class InstallationError(RefineError, ImportError):

@@ -5,7 +5,7 @@ what the next part begins with. It is gzip, whose checksum tells a file that is 
 damaged, over plain .npy arrays:
 
     [row, has valid] rows [valid], again and again; [-1, 0]
-    [not finite, changed, height and width of the sums] ran touched_to sums, some rows at a time
+    [not finite, changed, batch, height and width of the sums] ran touched_to sums, some rows at a time
 
 It is written under another name, flushed and renamed, so that a file under a part's name is a finished part.
 """
@@ -56,14 +56,14 @@ class PartFiles:
                         break
                     rows = _get(stream)
                     keep(row, rows, _get(stream) if has_valid else None)
-                not_finite, changed, *shape = _get(stream).tolist()
+                not_finite, changed, batch, *shape = _get(stream).tolist()
                 ran, touched_to = _get(stream), _get(stream)
                 sums = np.empty(shape, np.float32)
                 for first in range(0, len(sums), CARRY_CHUNK_ROWS):
                     sums[first : first + CARRY_CHUNK_ROWS] = _get(stream)
         except (*_UNREADABLE, ValueError) as error:
             raise RasterError(f"{path}: cannot be read: {error}; delete it, and its part is made again") from error
-        return PartEnd(ran, not_finite, changed, Carry(sums, touched_to))
+        return PartEnd(ran, not_finite, changed, Carry(sums, touched_to), batch)
 
     def begin(self, level: int, part: int) -> FilePart:
         return FilePart(self._path(level, part))
@@ -106,7 +106,7 @@ class FilePart:
 
     def finish(self, end: PartEnd) -> None:
         sums = end.carry.sums
-        self._put(np.array([-1, 0]), np.array([end.not_finite, end.changed, *sums.shape]))
+        self._put(np.array([-1, 0]), np.array([end.not_finite, end.changed, end.batch, *sums.shape]))
         self._put(end.ran, end.carry.touched_to)
         self._put(*(sums[first : first + CARRY_CHUNK_ROWS] for first in range(0, len(sums), CARRY_CHUNK_ROWS)))
         try:

@@ -56,6 +56,7 @@ class Plan:
     budget_bytes: int | None
     notes: tuple[str, ...]  # what was assumed
     is_journalled: bool = False  # finished parts are kept on disk, so that another process can go on
+    batch_is_given: bool = False  # asked for by the user: never changed
 
     @property
     def planned_peak(self) -> int:
@@ -179,6 +180,7 @@ def make_plan(
         budget_bytes=budget_bytes,
         notes=tuple(notes),
         is_journalled=is_journalled,
+        batch_is_given=batch is not None,
     )
 
 

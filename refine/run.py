@@ -1,4 +1,4 @@
-"""Runs the network on batches and keeps what it says within bounds."""
+"""Runs the network on batches, in smaller ones where the device has no room, and keeps what it says within bounds."""
 
 from __future__ import annotations
 
@@ -6,17 +6,43 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from refine.geometry import BoolArray, Mask
+from refine.errors import DeviceMemoryError
+from refine.geometry import RGB, BoolArray, Mask
 from refine.sources import Refiner
 from refine.stream import Batch, Corrections
 
 
-def run_batches(batches: Iterable[Batch], refiner: Refiner, reach: float) -> Iterator[Corrections]:
+class Calls:
+    """The calls of a network in one run: of at most `most` windows, which halves where the device has no room for them.
+
+    A batch that `is_given`, by the user, is not halved. Raises DeviceMemoryError.
+    """
+
+    def __init__(self, refiner: Refiner, batch: int, *, is_given: bool) -> None:
+        self._refiner, self._is_given = refiner, is_given
+        self.most = batch
+
+    def __call__(self, image: RGB, coarse: Mask, reach: float) -> Mask:
+        while True:
+            most = min(self.most, len(image))
+            parts = [slice(first, first + most) for first in range(0, len(image), most)]
+            try:
+                corrections = [self._refiner(image[part], coarse[part], reach) for part in parts]
+                return corrections[0] if len(parts) == 1 else np.concatenate(corrections)
+            except DeviceMemoryError as error:
+                if self._is_given:
+                    raise DeviceMemoryError(f"{error}; give a smaller --batch than {self.most}, or auto") from error
+                if most == 1:
+                    raise DeviceMemoryError(f"{error}; give --device cpu or a smaller --tile") from error
+            self.most = (most + 1) // 2
+
+
+def run_batches(batches: Iterable[Batch], calls: Calls, reach: float) -> Iterator[Corrections]:
     """The correction of every window; the surplus windows of a padded batch are dropped."""
     for batch in batches:
         corrections, broken = None, 0
         if batch.image is not None and batch.coarse is not None:
-            corrections, broken = bounded(refiner(batch.image, batch.coarse, reach)[: len(batch.places)])
+            corrections, broken = bounded(calls(batch.image, batch.coarse, reach)[: len(batch.places)])
         yield Corrections(batch.bands, batch.places, corrections, batch.finished, broken)
 
 

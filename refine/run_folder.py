@@ -23,7 +23,7 @@ from refine.identity import Identity, changes
 from refine.journal import PartFiles, part_name
 from refine.whole_file import write_whole
 
-FORMAT = "1"
+FORMAT = "2"
 """Layout of the folder; it is a part of the identity."""
 
 _LOCK, _RUN, _PARTS = "lock", "run.json", "level*-part*.gz"

@@ -97,7 +97,7 @@ class Refiner(Protocol):
         """The correction refined - coarse, (B, T, T) in -1..1, zero exactly where nothing is changed.
 
         `image` is (B, T, T, 3) uint8, `coarse` (B, T, T) in 0..1; `reach` says how far `coarse` may be wrong, in
-        pixels.
+        pixels. Raises DeviceMemoryError if there is no room for so many windows: then fewer are asked of it.
         """
         ...
 

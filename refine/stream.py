@@ -92,3 +92,4 @@ class PartEnd:
     not_finite: int
     changed: int  # pixels
     carry: Carry
+    batch: int  # the most windows that a call may have held; below the plan's where a device ran out of memory

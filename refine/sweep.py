@@ -24,9 +24,9 @@ from refine.geometry import BoolArray
 from refine.handover import LevelCoarse
 from refine.plan import Plan
 from refine.read import read_ahead, read_batches
-from refine.run import run_batches
+from refine.run import Calls, run_batches
 from refine.select import select_windows
-from refine.sources import ImageSource, Journal, KeepRows, PartFile, Progress, Refiner
+from refine.sources import ImageSource, Journal, KeepRows, PartFile, Progress
 from refine.stream import Corrections, FinalRows, PartEnd
 
 
@@ -90,17 +90,21 @@ class Sweep:
             rows = self._step.window_rows[1] - self._step.window_rows[0]
             progress.begin(level, len(plan.levels), rows, self._step.windows)
 
-    def replay(self, keep: KeepRows) -> None:
-        """Take the finished parts from the journal: their rows, their counts, and the sums that the last one left."""
+    def replay(self, keep: KeepRows, calls: Calls) -> None:
+        """Take the finished parts from the journal: their rows, their counts, and the sums that the last one left.
+
+        What had no room then is not tried again.
+        """
         for number, part in enumerate(self._step.parts[: self._finished]):
             end = self._journal.replay(self._number, number, keep)
+            calls.most = min(calls.most, end.batch)
             self._ran[part.start : part.stop] = end.ran
             self._not_finite += end.not_finite
             self._changed += end.changed
             self._strip.take(self._row_of(part.stop), end.carry)
             self._advance(part)
 
-    def run(self, image: ImageSource, refiner: Refiner, coarse: LevelCoarse, keep: KeepRows, write: WriteRows) -> None:
+    def run(self, image: ImageSource, calls: Calls, coarse: LevelCoarse, keep: KeepRows, write: WriteRows) -> None:
         """Sweep the parts that are not finished. Leaving, however it is, ends the reading thread."""
         parts = self._step.parts[self._finished :]
         if not parts:
@@ -111,10 +115,10 @@ class Sweep:
         batches = clock.times("read", read_batches(selected, image, step, plan))
         with clock.running(), closing(read_ahead(batches, plan.look_ahead)) as ahead:
             ready = clock.times("wait", ahead)
-            results = clock.times("network", run_batches(ready, refiner, step.level.reach))
+            results = clock.times("network", run_batches(ready, calls, step.level.reach))
             final = clock.times("blend", blend_rows(self._counted(results, step), self._strip))
             for number, part in enumerate(parts, start=self._finished):
-                self._run_part(number, part, final, keep, write)
+                self._run_part(number, part, final, calls, keep, write)
 
     def report(self) -> LevelReport:
         step, level = self._step, self._step.level
@@ -136,7 +140,9 @@ class Sweep:
             ran=self._ran,
         )
 
-    def _run_part(self, number: int, part: range, final: Iterator[FinalRows], keep: KeepRows, write: WriteRows) -> None:
+    def _run_part(
+        self, number: int, part: range, final: Iterator[FinalRows], calls: Calls, keep: KeepRows, write: WriteRows
+    ) -> None:
         dropped = self._not_finite
         with self._journal.begin(self._number, number) as file:
             # A band for each window row, and no further: what is read beyond would already be of the next part.
@@ -144,7 +150,7 @@ class Sweep:
             self._changed += changed
             carry = self._strip.carry(self._row_of(part.stop))
             ran = self._ran[part.start : part.stop]
-            file.finish(PartEnd(ran, self._not_finite - dropped, changed, carry))
+            file.finish(PartEnd(ran, self._not_finite - dropped, changed, carry, calls.most))
 
     def _row_of(self, window_row: int) -> int:
         origins = self._step.grid.rows.origins

@@ -14,13 +14,14 @@ from refine.backends import load_coarse, load_refiner
 from refine.backends.fold import PARITY, fold_batch_norms
 from refine.backends.footprint import peak_tensor_bytes, weight_bytes
 from refine.backends.torch_backend import KERNEL_BYTES, TorchCoarse, TorchRefiner
-from refine.errors import CheckpointError, InputError, MemoryBudgetError
+from refine.errors import CheckpointError, DeviceMemoryError, InputError
 from refine.geometry import RGB, Mask
 from refine.models import NETWORKS, build_model
 from refine.models.checkpoint import Metadata, save_checkpoint
 from refine.models.device import choose_device, choose_dtype
 from refine.models.preprocessing import Preprocessing
 from refine.models.registry import default_preprocessing, full_config
+from refine.run import Calls
 
 SIDE = 96
 WINDOWS = Preprocessing(height=None, width=None)  # no size of its own: windows of the image as they are
@@ -272,8 +273,15 @@ def test_training_goes_on_after_a_run(refiner_file: Path) -> None:
     assert any(parameter.grad is not None for parameter in model.parameters())
 
 
-def test_a_batch_that_does_not_fit_is_halved_and_that_is_said(
-    refiner_file: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory: you tried to"),
+    ],
+)
+def test_a_batch_that_does_not_fit_is_halved(
+    refiner_file: Path, monkeypatch: pytest.MonkeyPatch, error: RuntimeError
 ) -> None:
     image, coarse = windows(5)
     refiner = TorchRefiner.load(refiner_file, device="cpu", precision="fp32")
@@ -281,16 +289,30 @@ def test_a_batch_that_does_not_fit_is_halved_and_that_is_said(
 
     def correction(pixels: Tensor, masks: Tensor, reach: Tensor) -> Tensor:
         if len(pixels) > room:
-            raise torch.OutOfMemoryError("CUDA out of memory")
+            raise error
         seen.append(len(pixels))
         return whole(pixels, masks, reach)
 
     monkeypatch.setattr(refiner, "_correction", correction)
-    before = refiner.notes
-    np.testing.assert_allclose(refiner(image, coarse, 2.0), expected, rtol=0, atol=1e-5)
+    calls = Calls(refiner, 5, is_given=False)
+    np.testing.assert_allclose(calls(image, coarse, 2.0), expected, rtol=0, atol=1e-5)
     assert seen == [2, 2, 1]
-    assert before == ()
-    assert "batches were cut to 2" in refiner.notes[0]
+    assert calls.most == 2
+    with pytest.raises(DeviceMemoryError, match="no room for 5 windows of 96 px; give a smaller --batch than 5"):
+        Calls(refiner, 5, is_given=True)(image, coarse, 2.0)
     room = 0
-    with pytest.raises(MemoryBudgetError, match="no room for one window of 96 px"):
-        refiner(image, coarse, 2.0)
+    with pytest.raises(DeviceMemoryError, match="no room for 1 windows of 96 px; give --device cpu"):
+        calls(image, coarse, 2.0)
+
+
+def test_other_errors_of_torch_are_not_taken_for_a_lack_of_memory(
+    refiner_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refiner = TorchRefiner.load(refiner_file, device="cpu", precision="fp32")
+
+    def broken(*_: Tensor) -> Tensor:
+        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+
+    monkeypatch.setattr(refiner, "_correction", broken)
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+        Calls(refiner, 5, is_given=False)(*windows(5), 2.0)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from strategies import Scene, Sharpening, blobs, scenes
 
 from refine.engine import RunReport, refine_mask
-from refine.errors import RasterError
+from refine.errors import DeviceMemoryError, RasterError
 from refine.geometry import RGB, BoolArray, Mask, Window
 from refine.journal import PartFiles, is_whole, part_name
 from refine.plan import Plan
@@ -39,6 +39,20 @@ class Stopping(Sharpening):
     def __call__(self, image: RGB, coarse: Mask, reach: float) -> Mask:
         if len(self.calls) == self._last:
             raise Stopped
+        return super().__call__(image, coarse, reach)
+
+
+class Crowded(Stopping):
+    """Has room for `room` windows from its second call on."""
+
+    def __init__(self, room: int, last: int = 10**9) -> None:
+        super().__init__(last)
+        self.room, self.refused = room, 0
+
+    def __call__(self, image: RGB, coarse: Mask, reach: float) -> Mask:
+        if self.calls and len(image) > self.room:
+            self.refused += 1
+            raise DeviceMemoryError("no room")
         return super().__call__(image, coarse, reach)
 
 
@@ -131,6 +145,31 @@ def test_only_what_is_missing_is_run_again(tall: Scene, tmp_path: Path) -> None:
     assert len(refiner.calls) - stop <= len(rest.calls) <= len(refiner.calls) - stop + in_a_part / 4 + 1
 
 
+def test_the_journal_knows_that_the_device_had_no_room(tall: Scene, tmp_path: Path) -> None:
+    plan = finely(replace(tall.plan(), batch_is_given=False), 4)
+    expected, report = run(tall, plan, Sharpening(), None)
+    assert report.batch == plan.batch == 4
+    crowded = Crowded(room=1, last=len(plan.levels[0].parts) + 12)
+    with pytest.raises(Stopped):
+        run(tall, plan, crowded, tmp_path)
+    assert crowded.refused == 2  # of four windows, and of two
+    assert set(crowded.calls[1:]) == {1}
+    rest = Crowded(room=1)
+    rows, report = run(tall, plan, rest, tmp_path)
+    assert np.array_equal(rows, expected)
+    assert report.resumed
+    assert report.batch == 1
+    assert rest.refused == 0  # what had no room is not tried again
+    assert set(rest.calls) == {1}
+
+
+def test_a_batch_that_was_asked_for_is_never_changed(tall: Scene) -> None:
+    plan = tall.plan()
+    assert plan.batch_is_given
+    with pytest.raises(DeviceMemoryError, match="no room; give a smaller --batch than 4, or auto"):
+        run(tall, plan, Crowded(room=3), None)
+
+
 def test_a_resumed_run_prepares_only_the_levels_that_it_sweeps(tall: Scene, tmp_path: Path) -> None:
     prepared: list[list[int]] = []
 
@@ -155,8 +194,9 @@ def cut(data: bytes) -> bytes:
 
 
 def flipped(data: bytes) -> bytes:
+    """Several bytes: a single bit may be one that deflate does not use."""
     middle = len(data) // 2
-    return data[:middle] + bytes([data[middle] ^ 0x10]) + data[middle + 1 :]
+    return data[:middle] + bytes(byte ^ 0x5A for byte in data[middle : middle + 8]) + data[middle + 8 :]
 
 
 def zeros(data: bytes) -> bytes:

@@ -17,7 +17,7 @@ from refine.run_folder import RunFolder, can_resume, check_left_over, folder_of,
 from refine.stream import Carry, PartEnd
 
 IDENTITY = {"the image": "abc", "--tile": "224"}
-END = PartEnd(np.zeros((1, 1), np.bool_), 0, 0, Carry(np.zeros((0, 5), np.float32), np.zeros(1, np.int64)))
+END = PartEnd(np.zeros((1, 1), np.bool_), 0, 0, Carry(np.zeros((0, 5), np.float32), np.zeros(1, np.int64)), 1)
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from refine.backends.fold import fold_batch_norms
 from refine.backends.footprint import peak_tensor_bytes, weight_bytes
-from refine.errors import CheckpointError, MemoryBudgetError
+from refine.errors import CheckpointError, DeviceMemoryError
 from refine.geometry import RGB, Mask
 from refine.models.checkpoint import check_role, load_model, load_published, read_metadata
 from refine.models.device import Precision, choose_device, choose_dtype
@@ -34,7 +34,7 @@ KERNEL_BYTES = 16 * 2**20
 
 
 class TorchRefiner:
-    """A refining network on a device; equal batches give equal bytes. Batches that do not fit it are halved.
+    """A refining network on a device; equal batches give equal bytes.
 
     BatchNorm is folded into the convolutions and weights lie channels last. In bfloat16 the network's layers run under
     autocast; logits and their sigmoid stay float32.
@@ -47,7 +47,6 @@ class TorchRefiner:
         self.dtype = choose_dtype(precision, self.device)
         self.stride = cast(int, model.stride)
         self.preprocessing = preprocessing
-        self._most: int | None = None  # windows of a call, once a larger one did not fit
         self._correction = cast(Callable[[Tensor, Tensor, Tensor], Tensor], model.correction)
         side = max(64, 2 * self.stride)
         self._model = _made_ready(model, lambda: self._correction(*_flat_windows(1, side)), self.device)
@@ -61,27 +60,16 @@ class TorchRefiner:
         _set_threads(threads)
         return cls(model, metadata.preprocessing, device=device, precision=precision)
 
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """What a report must say of the calls so far."""
-        if self._most is None:
-            return ()
-        return (f"the device ran out of memory; batches were cut to {self._most}, which rounds a few pixels otherwise",)
-
     def __call__(self, image: RGB, coarse: Mask, reach: float) -> Mask:
-        most = self._most or len(image)
-        parts = [slice(first, first + most) for first in range(0, len(image), most)]
+        """See `refine.sources.Refiner`. Raises DeviceMemoryError if the device has no room for so many windows."""
         try:
-            return np.concatenate([self._corrections(image[part], coarse[part], reach) for part in parts])
-        except torch.OutOfMemoryError:
-            if most == 1:
-                raise MemoryBudgetError(
-                    f"{self.device} has no room for one window of {image.shape[1]} px; give --device cpu or a smaller"
-                    " --tile"
-                ) from None
-        self._most = (most + 1) // 2
+            return self._corrections(image, coarse, reach)
+        except RuntimeError as error:
+            if not _is_out_of_memory(error):
+                raise
+        # Outside of the handler, whose traceback holds the tensors of the call.
         torch.cuda.empty_cache()
-        return self(image, coarse, reach)
+        raise DeviceMemoryError(f"{self.device} has no room for {len(image)} windows of {image.shape[1]} px")
 
     def _corrections(self, image: RGB, coarse: Mask, reach: float) -> Mask:
         windows, masks = _as_tensor(image), _as_tensor(coarse)
@@ -217,6 +205,11 @@ def _running(device: torch.device, dtype: torch.dtype) -> Iterator[None]:
         torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False),
     ):
         yield
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    """Of a GPU, or of main memory, for which torch has no error of its own."""
+    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
 
 
 def _flat_windows(batch: int, side: int) -> tuple[Tensor, Tensor, Tensor]:
