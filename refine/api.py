@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from refine.arrays import array_image
 from refine.engine import refine_mask
-from refine.errors import InputError
+from refine.errors import InputError, RefineError
 from refine.first_mask import MaskFacts, facts_by_network, facts_of_file, facts_of_mask, mask_by_network
 from refine.geometry import Mask, Window
 from refine.identity import Identity, checksum, fingerprint, plan_identity
@@ -88,13 +88,14 @@ def refine_raster(
 
     `mask` is a file of any size over the image's extent; without it the coarse network makes one. `preview` is where a
     picture of before and after goes. Large images leave finished parts in a hidden folder beside `out` if the run is
-    interrupted; `settings.resume` goes on with them, to the same bytes. Raises RefineError; then `out` is as it was.
+    interrupted; `settings.resume` goes on with them, to the same bytes. Raises RefineError; then `out` is as it was,
+    unless the message says that only the preview failed.
     """
     settings = settings or Settings()
     clock = _Clock()
     image, out, mask = Path(image), Path(out), None if mask is None else Path(mask)
     header = read_header(image)
-    check_output(out, image, overwrite=settings.overwrite)
+    check_output(out, image, overwrite=settings.overwrite, overviews=settings.overviews, cog=settings.cog)
     if not (settings.resume or settings.overwrite):
         check_left_over(out)
     networks = choose_networks(settings, resolve_device(settings), needs_coarse=mask is None)
@@ -134,7 +135,9 @@ def refine_raster(
             roi=plan.roi,
             overwrite=settings.overwrite,
             binary=settings.binary,
-            threshold=settings.threshold,
+            threshold=settings.cut,
+            overviews=settings.overviews,
+            cog=settings.cog,
             hidden_in=folder.path,
         ) as sink:
             run = refine_mask(source, first, refiner, plan, sink, progress, folder=out.parent, journal=journal)
@@ -147,7 +150,10 @@ def refine_raster(
             notes = (*notes, f"the device ran out of memory; batches were cut to {run.batch}, which rounds some pixels")
         clock.lap("refine")
         if preview is not None:
-            draw_preview(Path(preview), source, first, out, run, roi=plan.roi)
+            try:
+                draw_preview(Path(preview), source, first, out, run, roi=plan.roi)
+            except RefineError as error:
+                raise type(error)(f"{out} is whole, but its preview failed: {error}") from error
             clock.lap("preview")
     return Report(
         image=str(image),
@@ -249,7 +255,7 @@ def _refined(
     refined = sink.rows.astype(np.float32, copy=False)
     if settings.binary:
         shown = np.floor(refined * np.float32(255) + np.float32(0.5))  # cut where the command's 8-bit mask is cut
-        refined = np.asarray(shown >= foreground_from(settings.threshold), np.float32)
+        refined = np.asarray(shown >= foreground_from(settings.cut), np.float32)
     return refined
 
 

@@ -193,6 +193,8 @@ def refine() -> None:
 @setting("device", type=click.Choice(["auto", "cpu", "cuda"]))
 @setting("binary", flag="--binary/--soft", is_flag=True, shown_default="soft")
 @setting("threshold", type=float)
+@setting("overviews", is_flag=True, shown_default="no")
+@setting("cog", is_flag=True, shown_default="no")
 @setting("roi", callback=numbers(int, "ROW,COL,HEIGHT,WIDTH"), metavar="ROW,COL,HEIGHT,WIDTH")
 @setting("overwrite", is_flag=True, shown_default="no")
 @setting("resume", is_flag=True, shown_default="no")

@@ -6,6 +6,7 @@ import json
 from collections.abc import Container, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 
@@ -124,12 +125,15 @@ class Bar:
 
 def _prepare(request: Request) -> tuple[tuple[Job, ...], tuple[Path | None, ...]]:
     """The jobs and their previews; the checkpoints are checked by their headers."""
-    jobs = make_jobs(request.images, mask=request.mask, out=request.out, suffix_of=_suffix_of)
+    suffix_of = partial(_suffix_of, needs_geotiff=request.settings.needs_geotiff)
+    jobs = make_jobs(request.images, mask=request.mask, out=request.out, suffix_of=suffix_of)
     choose_networks(request.settings, likely_device(request.settings), needs_coarse=request.mask is None)
     return jobs, _previews(request.preview, jobs)
 
 
-def _suffix_of(image: Path) -> str:
+def _suffix_of(image: Path, *, needs_geotiff: bool) -> str:
+    if needs_geotiff:
+        return ".tif"
     try:
         return default_output(read_header(image)).suffix
     except RefineError:
@@ -147,7 +151,7 @@ def _is_finished(job: Job, settings: Settings) -> bool:
     except RefineError:
         return False  # it is said when the image's turn comes
     _, _, height, width = settings.roi or (0, 0, header.height, header.width)
-    return is_whole_mask(job.out, height, width)
+    return is_whole_mask(job.out, height, width, overviews=settings.overviews, cog=settings.cog)
 
 
 def _previews(preview: str | None, jobs: Sequence[Job]) -> tuple[Path | None, ...]:
@@ -175,12 +179,12 @@ def _check_places(
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise RasterError(f"{folder}: cannot be made: {error.strerror}") from error
-    overwrite = request.settings.overwrite
+    overwrite, overviews, cog = request.settings.overwrite, request.settings.overviews, request.settings.cog
     taken = {real_path(path) for job in jobs for path in (job.image, job.mask, job.out) if path is not None}
     for job, preview in zip(jobs, previews, strict=True):
         if job in finished:
             continue
-        check_output(job.out, job.image, overwrite=overwrite)
+        check_output(job.out, job.image, overwrite=overwrite, overviews=overviews, cog=cog)
         if not (overwrite or request.settings.resume):
             check_left_over(job.out)
         if preview is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TypedDict
 
 import numpy as np
@@ -12,7 +13,7 @@ from refine.masks import MASK_BYTES
 from refine.memory import BASELINE_BYTES, NetworkCost
 from refine.networks import Networks
 from refine.plan import Device, Plan, Select, make_plan
-from refine.raster import LEVEL_BYTES, Header, sweep_bytes
+from refine.raster import LEVEL_BYTES, Header, finished_bytes, sweep_bytes
 from refine.settings import Settings
 from refine.sources import ArrayImage
 
@@ -26,7 +27,7 @@ def plan_for_raster(
     """The plan for a raster; what reading it takes beside the sweep is counted with the libraries."""
     pixels = header.height * header.width
     beside = header.decoder_bytes + sweep_bytes(header) + min(LEVEL_BYTES, 4 * pixels) + min(MASK_BYTES, 4 * pixels)
-    return make_plan(
+    plan = make_plan(
         header.height,
         header.width,
         **_common(facts, settings, networks.device, networks.stride),
@@ -39,6 +40,11 @@ def plan_for_raster(
         has_invalid=header.has_invalid,
         journalled_pixels=JOURNALLED_PIXELS,
     )
+    if not settings.cog:
+        return plan
+    part = plan.output
+    copied = finished_bytes(part.height, part.width, has_invalid=header.has_invalid)
+    return replace(plan, temporary={**plan.temporary, "mask before its copy, at most": copied})
 
 
 def plan_for_array(

@@ -83,7 +83,11 @@ class Settings(BaseModel):
     batch: Literal["auto"] | Annotated[int, Field(ge=1)] = Field("auto", description="windows per network call")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: CUDA where there is one")
     binary: bool = Field(False, description="write 0 and 255 instead of a soft 8-bit mask")
-    threshold: float = Field(0.5, gt=0, lt=1, description="foreground is what lies above it; for binary masks")
+    threshold: float | None = Field(
+        None, gt=0, lt=1, description="with binary masks: foreground is what lies above it; 0.5 if not given"
+    )
+    overviews: bool = Field(False, description="put overviews into the GeoTIFF, for programs that zoom")
+    cog: bool = Field(False, description="write a cloud-optimised GeoTIFF, with overviews")
     roi: Annotated[tuple[int, ...], BeforeValidator(_tuple)] | None = Field(
         None, description="row, col, height, width: write this part only"
     )
@@ -96,6 +100,16 @@ class Settings(BaseModel):
         except ValidationError as error:
             raise InputError(_all_problems(error)) from error
 
+    @property
+    def cut(self) -> float:
+        """Of a binary mask, what lies above it is foreground."""
+        return 0.5 if self.threshold is None else self.threshold
+
+    @property
+    def needs_geotiff(self) -> bool:
+        """The result has what only a GeoTIFF can hold."""
+        return self.overviews or self.cog
+
     @model_validator(mode="after")
     def _fit_together(self) -> Settings:
         if self.overlap >= self.tile:
@@ -106,6 +120,8 @@ class Settings(BaseModel):
             raise ValueError(f"--bands {_listed(self.bands)}: give one band or three, counted from 1")
         if self.range is not None and (len(self.range) != 2 or not self.range[0] < self.range[1]):
             raise ValueError(f"--range {_listed(self.range)}: give two values, the first below the second")
+        if self.threshold is not None and not self.binary:
+            raise ValueError(f"--threshold {self.threshold:g} cuts a binary mask; add --binary, or leave it out")
         if self.roi is not None and (len(self.roi) != 4 or min(self.roi[:2]) < 0 or min(self.roi[2:]) < 1):
             raise ValueError(f"--roi {_listed(self.roi)}: give row,col,height,width, a part inside the image")
         return self
@@ -113,8 +129,10 @@ class Settings(BaseModel):
 
 def _all_problems(error: ValidationError) -> str:
     """Every problem in one line, each with its option as the command names it."""
-    return "; ".join(_problem(str(entry["loc"][0]) if entry["loc"] else "", entry["msg"], entry["input"])
-                     for entry in error.errors(include_url=False))
+    return "; ".join(
+        _problem(str(entry["loc"][0]) if entry["loc"] else "", entry["msg"], entry["input"])
+        for entry in error.errors(include_url=False)
+    )
 
 
 def _problem(name: str, message: str, value: object) -> str:

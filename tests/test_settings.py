@@ -77,3 +77,10 @@ def test_settings_are_frozen_and_take_paths_as_text() -> None:
     assert settings.bands == (3, 2, 1)
     with pytest.raises(ValidationError, match="frozen"):
         settings.tile = 96  # type: ignore[misc]  # that is what is tested
+
+
+def test_a_threshold_without_a_binary_mask_is_said_to_do_nothing() -> None:
+    with pytest.raises(InputError, match=r"--threshold 0\.3 cuts a binary mask; add --binary"):
+        Settings(threshold=0.3)
+    assert Settings(threshold=0.3, binary=True).cut == 0.3
+    assert Settings(binary=True).cut == 0.5

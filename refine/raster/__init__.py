@@ -4,6 +4,7 @@
 result.
 """
 
+from refine.raster.finish import finished_bytes
 from refine.raster.gdal import DEFAULT_CACHE_BYTES, gdal_environment, open_dataset
 from refine.raster.georeference import Georeference
 from refine.raster.header import MAX_PIXELS, Header, default_output, read_header
@@ -33,6 +34,7 @@ __all__ = [
     "check_output",
     "create_mask",
     "default_output",
+    "finished_bytes",
     "foreground_from",
     "gdal_environment",
     "is_whole_mask",

@@ -6,12 +6,16 @@ have.
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
+import rasterio
 from rasterio import Affine
 from rasterio.control import GroundControlPoint
 from rasterio.crs import CRS
-from rasterio.io import DatasetReader
+from rasterio.errors import NotGeoreferencedWarning
+from rasterio.io import DatasetReader, MemoryFile
 from rasterio.rpc import RPC
 
 from refine.geometry import Window
@@ -37,17 +41,18 @@ class Georeference:
         return replace(
             self,
             transform=None if self.transform is None else _moved_transform(self.transform, roi),
-            gcps=tuple(_moved(point, roi) for point in self.gcps),
+            gcps=tuple(_shifted(point, -roi.row, -roi.col) for point in self.gcps),
             rpcs=None if self.rpcs is None else _moved_rpcs(self.rpcs, roi),
         )
 
     def creation_options(self) -> dict[str, object]:
-        """Keywords of `rasterio.open(..., "w")` that write it."""
+        """Keywords of `rasterio.open(..., "w")` that write it; the tag AREA_OR_POINT is to be set afterwards."""
         options: dict[str, object] = {}
         if self.crs is not None:
             options["crs"] = self.crs
         if self.gcps:
-            options["gcps"] = list(self.gcps)
+            shift = points_shift() if self.area_or_point == "Point" else 0.0
+            options["gcps"] = [_shifted(point, -shift, -shift) for point in self.gcps]
         elif self.transform is not None:
             options["transform"] = self.transform
         if self.rpcs is not None:
@@ -74,10 +79,28 @@ def _moved_transform(transform: Affine, roi: Window) -> Affine:
     return Affine(a, b, c + a * roi.col + b * roi.row, d, e, f + d * roi.col + e * roi.row)
 
 
-def _moved(point: GroundControlPoint, roi: Window) -> GroundControlPoint:
+def _shifted(point: GroundControlPoint, rows: float, cols: float) -> GroundControlPoint:
     return GroundControlPoint(
-        row=point.row - roi.row, col=point.col - roi.col, x=point.x, y=point.y, z=point.z, id=point.id, info=point.info
+        row=point.row + rows, col=point.col + cols, x=point.x, y=point.y, z=point.z, id=point.id, info=point.info
     )
+
+
+@lru_cache(maxsize=1)
+def points_shift() -> float:
+    """By how many pixels this GDAL moves the GCPs of a GeoTIFF that is written as AREA_OR_POINT=Point.
+
+    Read back they should be where they were; GDAL 3.10 moves them by one, because a file that is not a copy gets half a
+    pixel with the wrong sign. Tried on a file in memory, so that a GDAL without the fault is not corrected.
+    """
+    corners = [GroundControlPoint(row=row, col=col, x=col, y=-row) for row, col in ((0, 0), (0, 8), (8, 0), (8, 8))]
+    with warnings.catch_warnings(), MemoryFile() as file:
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        with file.open(
+            driver="GTiff", height=8, width=8, count=1, dtype="uint8", gcps=corners, crs="EPSG:4326"
+        ) as dataset:
+            dataset.update_tags(AREA_OR_POINT="Point")
+        with rasterio.open(file.name) as dataset:
+            return float(dataset.gcps[0][0].row)
 
 
 def _moved_rpcs(rpcs: RPC, roi: Window) -> RPC:

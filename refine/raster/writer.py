@@ -1,9 +1,9 @@
 """The mask on its way to disk: rows in, one whole file out, or nothing.
 
 Rows are collected to whole block rows and written once, to a tiled GeoTIFF under a hidden name beside the output. It is
-then closed, opened again, compared with what was written, flushed to the disk and renamed; a PNG is a copy made from
-it. So whatever kills the process, no file stands under the output's name that is not whole: a GeoTIFF whose writer was
-killed opens without an error and is empty.
+then closed, opened again, compared with what was written, flushed to the disk and renamed; a PNG or a COG is a copy
+made from it. So whatever kills the process, no file stands under the output's name that is not whole: a GeoTIFF whose
+writer was killed opens without an error and is empty.
 
 Pixels where the image is nodata are 0, and masked by a mask band inside the file, if there are any: all values 0..255
 are mask values, so none is free to be a nodata value. A PNG has no mask band; there they are 0.
@@ -19,17 +19,26 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Literal
 
 import numpy as np
 import rasterio
-import rasterio.shutil
 from numpy.typing import NDArray
 from rasterio.io import DatasetWriter
 from rasterio.windows import Window as RasterWindow
 
 from refine.errors import InputError, RasterError
 from refine.geometry import BoolArray, Mask, Window
+from refine.raster.finish import (
+    BLOCK,
+    Compression,
+    Format,
+    Written,
+    add_overviews,
+    check,
+    copy_as_cog,
+    copy_as_png,
+    overview_factors,
+)
 from refine.raster.gdal import (
     DEFAULT_CACHE_BYTES,
     gdal_environment,
@@ -42,7 +51,6 @@ from refine.raster.header import Header
 from refine.raster.reader import RasterImage
 from refine.whole_file import publish
 
-BLOCK = 512
 SUFFIXES = (".tif", ".tiff", ".png")
 
 SPARSE_PIXELS = 1 << 28
@@ -50,11 +58,7 @@ SPARSE_PIXELS = 1 << 28
 where these may be used, an empty block is written, for 0.3 kB.
 """
 
-_CHECKED_BLOCK_ROWS = 64  # of a finished file, read back; spread over its height, the last one always
-
 _STDERR_LOCK = threading.RLock()  # two that exchange it at once would lose it
-
-Compression = Literal["deflate", "zstd", "lzw", "none"]
 
 
 def create_mask(
@@ -63,6 +67,8 @@ def create_mask(
     *,
     roi: Window | None = None,
     compress: Compression = "deflate",
+    overviews: bool = False,
+    cog: bool = False,
     overwrite: bool = False,
     binary: bool = False,
     threshold: float = 0.5,
@@ -70,24 +76,28 @@ def create_mask(
 ) -> MaskFile:
     """A file for the mask of an image, or of its part `roi`; use it in a `with` block, which commits at its end.
 
-    `binary` writes 0 and 255: 255 for what lies above `threshold`. Until then it lies under a hidden name in
-    `hidden_in`, a folder on the same file system, or beside `out`.
+    `binary` writes 0 and 255: 255 for what lies above `threshold`. `overviews` go into a GeoTIFF, and `cog` makes it a
+    cloud-optimised one, which has overviews. Until then it lies under a hidden name in `hidden_in`, a folder on the
+    same file system, or beside `out`.
     Raises InputError if `out` exists (without `overwrite`), is the image itself, a link or a folder, or has another
-    suffix than .tif, .tiff or .png; RasterError if its folder cannot be written.
+    suffix than .tif, .tiff or, without `overviews` and `cog`, .png; RasterError if its folder cannot be written.
     """
     header = like.header if isinstance(like, RasterImage) else like
-    check_output(out, header.path, overwrite=overwrite)
+    check_output(out, header.path, overwrite=overwrite, overviews=overviews, cog=cog)
     part = roi or Window(0, 0, header.height, header.width)
     georeference = header.georeference if roi is None else header.georeference.of_part(roi)
-    lowest = foreground_from(threshold) if binary else None
+    form = Format(compress, overviews, cog, foreground_from(threshold) if binary else None)
     hidden = _hidden_name(out if hidden_in is None else hidden_in / out.name, ".tif")
-    return MaskFile(out, hidden, part.height, part.width, georeference, header.has_invalid, lowest, compress, overwrite)
+    return MaskFile(out, hidden, part.height, part.width, georeference, header.has_invalid, form, overwrite)
 
 
-def check_output(out: Path, image: Path, *, overwrite: bool) -> None:
-    """Raises InputError if no mask of `image` may be written to `out`; nothing is touched."""
+def check_output(out: Path, image: Path, *, overwrite: bool, overviews: bool = False, cog: bool = False) -> None:
+    """Raises InputError if no such mask of `image` may be written to `out`; nothing is touched."""
     if out.suffix.lower() not in SUFFIXES:
         raise InputError(f"{out}: a mask is written as .tif, .tiff or .png, not as {out.suffix or 'no suffix'}")
+    if (overviews or cog) and out.suffix.lower() == ".png":
+        option = "--cog" if cog else "--overviews"
+        raise InputError(f"{out}: {option} makes a GeoTIFF; end --out in .tif, or leave {option} out")
     if out.is_symlink():
         raise InputError(f"{out}: is a symbolic link; give the file itself")
     if out.is_dir():
@@ -101,11 +111,15 @@ def check_output(out: Path, image: Path, *, overwrite: bool) -> None:
         raise InputError(f"{out}: the folder {out.parent} does not exist")
 
 
-def is_whole_mask(path: Path, height: int, width: int) -> bool:
-    """Whether a file is a mask of that size, and reads to its end."""
+def is_whole_mask(path: Path, height: int, width: int, *, overviews: bool = False, cog: bool = False) -> bool:
+    """Whether a file is a mask of that size, with overviews or a COG if that is asked for, and reads to its end."""
     try:
         with gdal_environment(DEFAULT_CACHE_BYTES), open_dataset(path) as dataset, translated(path, "cannot be read"):
             if (dataset.count, dataset.height, dataset.width, dataset.dtypes[0]) != (1, height, width, "uint8"):
+                return False
+            if (overviews or cog) and len(dataset.overviews(1)) < len(overview_factors(height, width)):
+                return False
+            if cog and dataset.tags(ns="IMAGE_STRUCTURE").get("LAYOUT") != "COG":
                 return False
             for row in range(0, height, BLOCK):
                 dataset.read(1, window=RasterWindow(0, row, width, min(BLOCK, height - row)))
@@ -130,15 +144,16 @@ class MaskFile:
         width: int,
         georeference: Georeference,
         has_invalid: bool,
-        lowest_foreground: int | None,
-        compress: Compression,
+        form: Format,
         overwrite: bool,
     ) -> None:
         self.out, self.height, self.width = out, height, width
         self._georeference = georeference
-        self._lowest_foreground = lowest_foreground
+        self._form = form
         self._overwrite = overwrite
         self._is_png = out.suffix.lower() == ".png"
+        # Empty blocks of a COG cost what they cost elsewhere, and it is read by GDAL and its like.
+        self._is_sparse = height * width > SPARSE_PIXELS
         self._may_have_invalid = has_invalid and not self._is_png
         self._has_mask_band = False  # before the first invalid pixel there is none
         self._next_row = 0
@@ -146,7 +161,7 @@ class MaskFile:
         self._valid = np.zeros((BLOCK, width), np.bool_)
         self._checksums: list[tuple[int, int]] = []  # of the values and of the valid pixels, by block row
         self._hidden = hidden
-        self._dataset: DatasetWriter | None = self._create(compress)
+        self._dataset: DatasetWriter | None = self._create()
 
     def write(self, row: int, mask: NDArray[np.uint8] | Mask, valid: BoolArray | None = None) -> None:
         """The next rows, (n, width): 0..255, or 0..1 as float32, rounded half up. The arrays may be reused afterwards.
@@ -175,9 +190,7 @@ class MaskFile:
             if self._next_row != self.height:
                 raise ValueError(f"{self._next_row} of {self.height} rows were written")
             self._close()
-            self._check()
-            finished = self._as_png() if self._is_png else self._hidden
-            self._publish(finished)
+            self._publish(self._finish())
         finally:
             self.abort()
 
@@ -185,8 +198,10 @@ class MaskFile:
         """Drop what is not finished. Does nothing after `commit`."""
         with suppress(RasterError):  # it is thrown away: what was wrong with it has been said, or does not matter
             self._close()
-        for path in (self._hidden, self._hidden.with_suffix(".png"), _side_file(self._hidden)):
-            path.unlink(missing_ok=True)
+        with suppress(FileNotFoundError):  # the folder went after `commit`
+            for path in self._hidden.parent.iterdir():  # its copies, side files, and what GDAL had begun beside them
+                if path.name.startswith(self._hidden.stem):
+                    path.unlink(missing_ok=True)
 
     def __enter__(self) -> MaskFile:
         return self
@@ -199,7 +214,7 @@ class MaskFile:
         else:
             self.abort()
 
-    def _create(self, compress: Compression) -> DatasetWriter:
+    def _create(self) -> DatasetWriter:
         options: dict[str, object] = {
             "driver": "GTiff",
             "height": self.height,
@@ -209,14 +224,11 @@ class MaskFile:
             "tiled": True,
             "blockxsize": BLOCK,
             "blockysize": BLOCK,
-            "sparse_ok": self.height * self.width > SPARSE_PIXELS,
+            "sparse_ok": self._is_sparse,
             # With compression GDAL cannot foresee 4 GiB; beyond them rows are lost, without an error if it has threads.
             "bigtiff": "IF_SAFER",
         }
-        if compress != "none":
-            options |= {"compress": compress, "predictor": 2}
-        if compress == "deflate":
-            options["zlevel"] = 6
+        options |= self._form.compression()
         if not self._is_png:
             options |= self._georeference.creation_options()
         try:
@@ -235,8 +247,8 @@ class MaskFile:
     def _bytes(self, mask: NDArray[np.uint8] | Mask) -> NDArray[np.uint8]:
         if mask.dtype != np.uint8:
             mask = np.floor(mask * np.float32(255) + np.float32(0.5)).astype(np.uint8)
-        if self._lowest_foreground is not None:
-            mask = np.where(mask >= self._lowest_foreground, 255, 0)
+        if self._form.lowest_foreground is not None:
+            mask = np.where(mask >= self._form.lowest_foreground, 255, 0)
         values: NDArray[np.uint8] = mask.astype(np.uint8, copy=False)
         return values
 
@@ -268,38 +280,26 @@ class MaskFile:
             with self._writing():
                 dataset.close()
 
-    def _check(self) -> None:
-        """Compare the closed file with what was written: its size, and block rows over its whole height."""
-        if not self._hidden.stat().st_size:  # what a full disk leaves of a small file, without an error
-            raise RasterError(f"{self.out}: nothing could be written; is the disk full?")
-        count = len(self._checksums)
-        chosen = sorted({round(share) for share in np.linspace(0, count - 1, min(count, _CHECKED_BLOCK_ROWS))})
-        with open_dataset(self._hidden) as dataset, translated(self.out, "cannot be read back"):
-            is_whole = (dataset.height, dataset.width) == (self.height, self.width)
-            for index in chosen if is_whole else ():
-                rows = min(BLOCK, self.height - index * BLOCK)
-                place = RasterWindow(0, index * BLOCK, self.width, rows)
-                values, valid = self._checksums[index]
-                is_whole = zlib.crc32(dataset.read(1, window=place)) == values
-                if is_whole and self._has_mask_band:
-                    is_whole = zlib.crc32(dataset.read_masks(1, window=place) != 0) == valid
-                if not is_whole:
-                    break
-        if not is_whole:
-            raise RasterError(f"{self.out}: what was written does not read back; is the disk full or damaged?")
-
-    def _as_png(self) -> Path:
-        png = self._hidden.with_suffix(".png")
-        with self._writing(), open_dataset(self._hidden) as dataset:
-            rasterio.shutil.copy(dataset, png, driver="PNG")
-        return png
+    def _finish(self) -> Path:
+        """The file to publish, made from the closed one and compared with what was written."""
+        written = Written(self.height, self.width, self._checksums, self._has_mask_band)
+        check(self._hidden, written, self.out)
+        with self._writing():
+            if self._is_png:
+                return copy_as_png(self._hidden)
+            if self._form.overviews or self._form.cog:
+                add_overviews(self._hidden, self._form, sparse=self._is_sparse)
+            finished = copy_as_cog(self._hidden, self._form, sparse=self._is_sparse) if self._form.cog else self._hidden
+        if self._form.overviews or self._form.cog:
+            check(finished, written, self.out)
+        return finished
 
     def _publish(self, finished: Path) -> None:
         try:
             if self.out.exists() and not self._overwrite:
                 raise InputError(f"{self.out}: exists already; it was made while this mask was")
-            if _side_file(self._hidden).exists():
-                _side_file(self._hidden).replace(_side_file(self.out))
+            if _side_file(finished).exists():
+                _side_file(finished).replace(_side_file(self.out))
             else:  # one of an earlier file would speak of this one
                 _side_file(self.out).unlink(missing_ok=True)
             publish(finished, self.out)

@@ -1,0 +1,57 @@
+"""Rasters through `refine_raster`: how the result is written, and what is said where only a part of it fails."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+from numpy.typing import NDArray
+from rasters import NORTH_UP, read_mask, write_picture, write_tif
+
+from refine import Settings, refine_raster
+from refine.api import plan_raster
+from refine.errors import RasterError
+
+Pair = tuple[NDArray[np.uint8], NDArray[np.uint8]]
+
+
+@pytest.fixture
+def options(checkpoints: Path) -> Settings:
+    return Settings(device="cpu", checkpoint=checkpoints / "mos_h_lite.safetensors")
+
+
+@pytest.fixture
+def pair(tmp_path: Path, photograph: Pair) -> tuple[Path, Path]:
+    """A georeferenced image of 900 x 1200, and its mask at a quarter of that."""
+    image, mask = photograph
+    source = write_tif(tmp_path / "image.tif", np.kron(image, np.ones((3, 3, 1), np.uint8)), transform=NORTH_UP)
+    return source, write_picture(tmp_path / "rough.png", np.ascontiguousarray(mask[::4, ::4]))
+
+
+def test_a_cog_holds_the_mask_of_the_plain_file(tmp_path: Path, pair: tuple[Path, Path], options: Settings) -> None:
+    refine_raster(pair[0], tmp_path / "plain.tif", pair[1], settings=options)
+    refine_raster(pair[0], tmp_path / "cog.tif", pair[1], settings=options.model_copy(update={"cog": True}))
+    np.testing.assert_array_equal(read_mask(tmp_path / "cog.tif"), read_mask(tmp_path / "plain.tif"))
+    with rasterio.open(tmp_path / "cog.tif") as dataset:
+        assert (dataset.overviews(1), dataset.transform) == ([2, 4], NORTH_UP)
+        assert dataset.tags(ns="IMAGE_STRUCTURE")["LAYOUT"] == "COG"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["cog.tif", "image.tif", "plain.tif", "rough.png"]
+
+
+def test_the_plan_counts_the_file_that_a_cog_is_copied_from(pair: tuple[Path, Path], options: Settings) -> None:
+    plain = plan_raster(*pair, settings=options)
+    cog = plan_raster(*pair, settings=options.model_copy(update={"cog": True}))
+    assert cog.temporary_bytes - plain.temporary_bytes == 900 * 1200 * 4 // 3
+    assert "mask before its copy" in cog.describe()
+
+
+def test_a_preview_that_fails_leaves_the_mask_and_says_so(
+    tmp_path: Path, pair: tuple[Path, Path], options: Settings
+) -> None:
+    out, preview = tmp_path / "mask.tif", tmp_path / "missing" / "preview.png"
+    with pytest.raises(RasterError, match=r"mask\.tif is whole, but its preview failed: .*missing") as raised:
+        refine_raster(pair[0], out, pair[1], settings=options, preview=preview)
+    assert raised.value.exit_code == 2
+    assert read_mask(out).shape == (900, 1200)
