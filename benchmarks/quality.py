@@ -4,14 +4,17 @@
 
 FOLDER holds `<set>/<id>.jpg` with `<set>/<id>.png`, and `index.csv` with columns split, set, id, accurate. Kinds:
 
-    truth64   the truth, area-reduced to 64 px on the long side
-    gate      the truth itself (with reach 1), and area-reduced by 2, 4, 8 and 16: what must not get worse
-    mos_l     the coarse network of refine
-    u2netp    U2-NetP by onnxruntime (--u2netp u2netp.onnx): another model's real masks
-    stored    other models' predictions that lie beside the truth, <id>.pred-<name>.png
+    truth64    the truth, area-reduced to 64 px on the long side
+    perturbed  the truth damaged as in training, at fixed seeds
+    gate       the truth itself (with reach 1), and area-reduced by 2, 4, 8 and 16: what must not get worse
+    mos_l      the coarse network of refine
+    u2netp     U2-NetP by onnxruntime (--u2netp u2netp.onnx): another model's real masks
+    isnet      IS-Net (--isnet isnet.safetensors)
+    stored     other models' predictions that lie beside the truth, <id>.pred-<name>.png
 
 "Before" is the coarse mask enlarged bilinearly to the image's size. Figures are percent; an image got worse if it lost
-more than a point of mean boundary accuracy.
+more than a point of mean boundary accuracy. With --rivals, guided filter, GrabCut and closed-form matting get the same
+masks and the same reach; a table compares all on the images that all have done.
 """
 
 from __future__ import annotations
@@ -30,38 +33,24 @@ from time import perf_counter
 import click
 import cv2
 import numpy as np
+from coarse_masks import KINDS, Coarse, Entry, makers
 from numpy.typing import NDArray
+from rivals import MOST_MATTING_PIXELS, RIVALS
 from tqdm import tqdm
 
 from refine.api import refine_with
-from refine.backends import load_coarse, load_refiner
-from refine.coarse import CoarseNetwork, make_coarse
+from refine.backends import load_refiner
+from refine.cascade import choose_reach
 from refine.errors import InputError, RefineError
 from refine.geometry import RGB, Mask
 from refine.metrics.summary import Scores, Summary, Truth, count_worse, score, summarise
 from refine.report import versions
 from refine.settings import Settings
 from refine.shipped import default_checkpoint
-from refine.sources import ArrayImage, Refiner
+from refine.sources import Refiner
 
-KINDS = ("truth64", "gate", "mos_l", "u2netp", "stored")
-GATE_FACTORS = (1, 2, 4, 8, 16)
-LONG_SIDE = 64
+REFINE = "refine"
 MEASURES = {"IoU": "iou_mean", "mBA": "mba", "Boundary IoU": "boundary_iou", "MAE": "mae"}
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One image of the index."""
-
-    folder: Path
-    set_name: str
-    name: str
-    is_accurate: bool
-
-    @property
-    def stem(self) -> Path:
-        return self.folder / self.set_name / self.name
 
 
 @dataclass(frozen=True)
@@ -71,6 +60,7 @@ class Result:
     set_name: str
     name: str
     kind: str
+    method: str
     is_accurate: bool
     megapixels: float
     seconds: float
@@ -86,16 +76,9 @@ class Choice:
     checkpoint: Path
     coarse_checkpoint: Path | None
     u2netp: Path | None
+    isnet: Path | None
+    rivals: tuple[str, ...]
     device: str
-
-
-@dataclass(frozen=True)
-class Coarse:
-    """A coarse mask, and how far it may be wrong where its size does not tell."""
-
-    kind: str
-    mask: Mask | NDArray[np.uint8]
-    reach: float | None = None
 
 
 def read_index(path: Path, folder: Path, *, split: str | None, sets: Sequence[str], limit: int | None) -> list[Entry]:
@@ -127,48 +110,50 @@ class Bench:
         self._refiner: Refiner = load_refiner(choice.checkpoint, device=choice.device)
         self._refiner.activation_bytes(1, Settings().tile)  # measured once, before the clock runs
         self._settings = Settings(align="stretch", device="cuda" if choice.device == "cuda" else "cpu")
-        self._makers: dict[str, Callable[[Entry, RGB, NDArray[np.uint8]], Iterator[Coarse]]] = {}
-        if "truth64" in choice.kinds:
-            self._makers["truth64"] = reduced_truth
-        if "gate" in choice.kinds:
-            self._makers["gate"] = gate_masks
-        if "mos_l" in choice.kinds:
-            checkpoint = choice.coarse_checkpoint or default_checkpoint("mos_l_lite")
-            self._makers["mos_l"] = partial(own_coarse, load_coarse(checkpoint, device=choice.device))
-        if "u2netp" in choice.kinds:
-            if choice.u2netp is None:
-                raise InputError("--kinds u2netp needs --u2netp u2netp.onnx")
-            self._makers["u2netp"] = U2NetP(choice.u2netp)
-        if "stored" in choice.kinds:
-            self._makers["stored"] = stored_predictions
+        self._makers = makers(
+            choice.kinds, mos_l=choice.coarse_checkpoint, u2netp=choice.u2netp, isnet=choice.isnet, device=choice.device
+        )
+        self._rivals = choice.rivals
 
     def run(self, entry: Entry) -> list[Result]:
-        """Every kind of coarse mask of one image."""
+        """Every kind of coarse mask of one image, by every method."""
         image, mask = read_pair(entry)
         truth = Truth.of(mask)
         return [
-            self._refine(entry, image, truth, coarse)
-            for make in self._makers.values()
+            result
+            for make in self._makers
             for coarse in make(entry, image, mask)
+            for result in self._methods(entry, image, truth, coarse)
         ]
 
-    def _refine(self, entry: Entry, image: RGB, truth: Truth, coarse: Coarse) -> Result:
+    def _methods(self, entry: Entry, image: RGB, truth: Truth, coarse: Coarse) -> Iterator[Result]:
         height, width = image.shape[:2]
+        enlarged = cv2.resize(as_unit(coarse.mask), (width, height), interpolation=cv2.INTER_LINEAR)
+        before = np.asarray(enlarged, np.float32)
+        reach = coarse.reach or choose_reach(height, width, *coarse.mask.shape, is_network_output=False, ramp=None)
         settings = self._settings.model_copy(update={"reach": coarse.reach})
-        begun = perf_counter()
-        refined = refine_with(self._refiner, image, coarse.mask, settings=settings)
-        seconds = perf_counter() - begun
-        before = cv2.resize(as_unit(coarse.mask), (width, height), interpolation=cv2.INTER_LINEAR)
-        return Result(
-            set_name=entry.set_name,
-            name=entry.name,
-            kind=coarse.kind,
-            is_accurate=entry.is_accurate,
-            megapixels=height * width / 1e6,
-            seconds=seconds,
-            before=score(np.asarray(before, np.float32), truth),
-            after=score(refined, truth),
-        )
+        methods: dict[str, Callable[[], Mask]] = {
+            REFINE: lambda: refine_with(self._refiner, image, coarse.mask, settings=settings)
+        }
+        for name in self._rivals:
+            if name != "matting" or height * width <= MOST_MATTING_PIXELS:
+                methods[name] = partial(RIVALS[name], image, before, reach)
+        scored = score(before, truth)
+        for name, method in methods.items():
+            begun = perf_counter()
+            after = method()
+            seconds = perf_counter() - begun
+            yield Result(
+                set_name=entry.set_name,
+                name=entry.name,
+                kind=coarse.kind,
+                method=name,
+                is_accurate=entry.is_accurate,
+                megapixels=height * width / 1e6,
+                seconds=seconds,
+                before=scored,
+                after=score(after, truth),
+            )
 
 
 def read_pair(entry: Entry) -> tuple[RGB, NDArray[np.uint8]]:
@@ -180,59 +165,6 @@ def read_pair(entry: Entry) -> tuple[RGB, NDArray[np.uint8]]:
     return np.ascontiguousarray(image[:, :, ::-1], dtype=np.uint8), np.asarray(mask, np.uint8)
 
 
-def reduced_truth(entry: Entry, image: RGB, mask: NDArray[np.uint8]) -> Iterator[Coarse]:
-    """The truth on a grid of 64 px."""
-    yield Coarse("truth64", reduce_mask(mask, max(1.0, max(mask.shape) / LONG_SIDE)))
-
-
-def gate_masks(entry: Entry, image: RGB, mask: NDArray[np.uint8]) -> Iterator[Coarse]:
-    """Masks that are nearly right: the truth on grids that are coarser by small factors."""
-    for factor in GATE_FACTORS:
-        yield Coarse(f"x{factor}", reduce_mask(mask, factor), 1.0 if factor == 1 else None)
-
-
-def reduce_mask(mask: NDArray[np.uint8], factor: float) -> NDArray[np.uint8]:
-    size = max(1, round(mask.shape[1] / factor)), max(1, round(mask.shape[0] / factor))
-    return np.asarray(cv2.resize(mask, size, interpolation=cv2.INTER_AREA), np.uint8)
-
-
-def own_coarse(network: CoarseNetwork, entry: Entry, image: RGB, mask: NDArray[np.uint8]) -> Iterator[Coarse]:
-    """The coarse network's map; as in a run, it is taken to be wrong by two of its pixels."""
-    made = make_coarse(ArrayImage(image), network)
-    reach = 2 * max(image.shape[0] / made.shape[0], image.shape[1] / made.shape[1])
-    yield Coarse("mos_l", made, max(1.0, reach))
-
-
-def stored_predictions(entry: Entry, image: RGB, mask: NDArray[np.uint8]) -> Iterator[Coarse]:
-    """Predictions of other models that lie beside the truth."""
-    for path in sorted(entry.stem.parent.glob(f"{entry.name}.pred-*.png")):
-        prediction = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
-        if prediction is None:
-            raise InputError(f"{path}: is no image")
-        yield Coarse(path.stem.rpartition(".pred-")[2], np.asarray(prediction, np.uint8))
-
-
-class U2NetP:
-    """U2-NetP: 320 x 320, normalised by the image's own maximum, the output stretched to 0..1."""
-
-    SIDE = 320
-    MEAN = np.array([0.485, 0.456, 0.406], np.float32)
-    STD = np.array([0.229, 0.224, 0.225], np.float32)
-
-    def __init__(self, path: Path) -> None:
-        import onnxruntime
-
-        self._session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-        self._input = self._session.get_inputs()[0].name
-
-    def __call__(self, entry: Entry, image: RGB, mask: NDArray[np.uint8]) -> Iterator[Coarse]:
-        small = cv2.resize(image, (self.SIDE, self.SIDE), interpolation=cv2.INTER_AREA).astype(np.float32)
-        pixels = (small / max(float(small.max()), 1e-6) - self.MEAN) / self.STD
-        output = self._session.run(None, {self._input: pixels.transpose(2, 0, 1)[None].astype(np.float32)})[0][0, 0]
-        low, high = float(output.min()), float(output.max())
-        yield Coarse("u2netp", np.asarray((output - low) / max(high - low, 1e-6), np.float32))
-
-
 def as_unit(mask: Mask | NDArray[np.uint8]) -> Mask:
     return np.asarray(mask / np.float32(255) if mask.dtype == np.uint8 else mask, np.float32)
 
@@ -241,7 +173,7 @@ def markdown(results: Sequence[Result]) -> str:
     """A table for each kind of coarse mask, a row for each set, and the mean of the accurate sets."""
     parts = []
     for kind in dict.fromkeys(result.kind for result in results):
-        mine = [result for result in results if result.kind == kind]
+        mine = [result for result in results if result.kind == kind and result.method == REFINE]
         rows = [
             f"### {kind}\n",
             f"| set | images | {' | '.join(f'{name} | after | change' for name in MEASURES)} | worse | s/MP |",
@@ -253,14 +185,34 @@ def markdown(results: Sequence[Result]) -> str:
         if len(accurate) > 1:
             rows.append(row("**mean of the accurate sets**", accurate))
         parts.append("\n".join(rows))
+        if any(result.method != REFINE for result in results):
+            parts.append(comparison([result for result in results if result.kind == kind]))
     return "\n\n".join(parts)
+
+
+def comparison(results: Sequence[Result]) -> str:
+    """A row for each method, over the accurate images that every method has done."""
+    by_method: dict[str, dict[tuple[str, str], Result]] = {}
+    for result in results:
+        if result.is_accurate:
+            by_method.setdefault(result.method, {})[result.set_name, result.name] = result
+    common = set.intersection(*(set(mine) for mine in by_method.values())) if by_method else set()
+    if not common:
+        return "no accurate image was done by every method"
+    rows = [
+        f"| method | images | {' | '.join(f'{name} | after | change' for name in MEASURES)} | worse | s/MP |",
+        "|---" * (4 + 3 * len(MEASURES)) + "|",
+    ]
+    for method, mine in by_method.items():
+        sets = sorted({key[0] for key in common})
+        groups = [[mine[key] for key in sorted(common) if key[0] == name] for name in sets]
+        rows.append(row(f"{method}, mean of {len(sets)} sets", groups))
+    return "\n".join(rows)
 
 
 def row(title: str, groups: Sequence[Sequence[Result]]) -> str:
     """One line: the mean over groups of their means, before, after and the change."""
-    pairs = [
-        (summarise([r.before for r in group]), summarise([r.after for r in group])) for group in groups
-    ]
+    pairs = [(summarise([r.before for r in group]), summarise([r.after for r in group])) for group in groups]
     cells = [title, str(sum(len(group) for group in groups))]
     for name in MEASURES.values():
         before, after = mean(name, [pair[0] for pair in pairs]), mean(name, [pair[1] for pair in pairs])
@@ -318,6 +270,8 @@ def run_all(choice: Choice, entries: Sequence[Entry], jobs: int) -> Iterator[lis
 @click.option("--checkpoint", type=click.Path(path_type=Path), help="refining network  [default: the shipped one]")
 @click.option("--coarse-checkpoint", type=click.Path(path_type=Path), help="for mos_l  [default: the shipped one]")
 @click.option("--u2netp", type=click.Path(path_type=Path), help="u2netp.onnx")
+@click.option("--isnet", type=click.Path(path_type=Path), help="isnet.safetensors")
+@click.option("--rivals", default="", help=f"also run these, with commas, of {', '.join(RIVALS)}")
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
 @click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True)
 @click.option("--out", type=click.Path(path_type=Path), help="also write every figure as JSON")
@@ -331,6 +285,8 @@ def main(
     checkpoint: Path | None,
     coarse_checkpoint: Path | None,
     u2netp: Path | None,
+    isnet: Path | None,
+    rivals: str,
     device: str,
     jobs: int,
     out: Path | None,
@@ -338,6 +294,9 @@ def main(
     chosen = tuple(kinds.split(","))
     if unknown := sorted(set(chosen) - set(KINDS)):
         raise click.UsageError(f"--kinds: {', '.join(unknown)}: choose of {', '.join(KINDS)}")
+    others = tuple(name for name in rivals.split(",") if name)
+    if unknown := sorted(set(others) - set(RIVALS)):
+        raise click.UsageError(f"--rivals: {', '.join(unknown)}: choose of {', '.join(RIVALS)}")
     try:
         entries = read_index(
             index or data / "index.csv",
@@ -346,7 +305,8 @@ def main(
             sets=[name for name in sets.split(",") if name],
             limit=limit,
         )
-        choice = Choice(chosen, checkpoint or default_checkpoint("mos_h_lite"), coarse_checkpoint, u2netp, device)
+        refiner = checkpoint or default_checkpoint("mos_h_lite")
+        choice = Choice(chosen, refiner, coarse_checkpoint, u2netp, isnet, others, device)
         results: list[Result] = []
         for found in tqdm(run_all(choice, entries, jobs), total=len(entries), unit=" images", disable=None):
             results += found

@@ -7,16 +7,17 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from refine.training.composites import cut_inside, is_visible, lay_over, same_shape, signed_distance
 
 SIDE = 96
 
 
-def disc(radius: float) -> np.ndarray:
+def disc(radius: float) -> NDArray[np.float32]:
     rows, cols = np.mgrid[0:SIDE, 0:SIDE]
     distance = np.hypot(rows - 47.3, cols - 48.1)
-    return np.clip(radius - distance + 0.5, 0, 1).astype(np.float32)
+    return np.asarray(np.clip(radius - distance + 0.5, 0, 1), np.float32)
 
 
 def test_signed_distance_is_that_of_a_disc() -> None:

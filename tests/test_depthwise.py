@@ -22,7 +22,8 @@ def test_strided_and_large_depthwise_convolutions_are_found() -> None:
 def test_the_network_stays_the_same_but_for_rounding() -> None:
     torch.manual_seed(0)
     model = LiteNet().train()
-    nn.init.normal_(model.points[-1].weight, std=0.1)
+    for parameter in model.points[-1].parameters():
+        nn.init.normal_(parameter, std=0.1)
     aside = copy.deepcopy(model)
     names = keep_in_float32(aside)
     assert len(names) > 4

@@ -130,14 +130,17 @@ def test_the_quality_benchmark_prints_a_table_for_each_kind(
     (tmp_path / "index.csv").write_text("split,set,id,accurate\ntest,own,one,1\ntrain,own,two,1\n")
     arguments = [sys.executable, ROOT / "benchmarks" / "quality.py", "--data", tmp_path, "--out", tmp_path / "q.json"]
     arguments += ["--kinds", "truth64,stored", "--checkpoint", checkpoints / "mos_h_lite.safetensors"]
+    arguments += ["--rivals", "guided,grabcut"]
     done = subprocess.run([str(a) for a in arguments], env=environment(), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "### truth64" in done.stdout
     assert "### other" in done.stdout
     results = json.loads((tmp_path / "q.json").read_text())["results"]
-    assert [result["kind"] for result in results] == ["truth64", "other"]
-    for result in results:  # an untrained network changes nothing
+    methods = ["refine", "guided", "grabcut"]
+    assert [(r["kind"], r["method"]) for r in results] == [(k, m) for k in ("truth64", "other") for m in methods]
+    for result in results[::3]:  # an untrained network changes nothing
         assert result["after"]["iou"] == pytest.approx(result["before"]["iou"], abs=2e-3)
+    assert all(result["after"]["iou"] > 0.8 for result in results)
 
 
 def environment() -> dict[str, str]:

@@ -91,7 +91,8 @@ def test_a_closed_gate_leaves_a_mask_as_it_is() -> None:
     net = LiteNet(LiteConfig(reach_gate=True)).eval()
     assert net.gate is not None
     with torch.no_grad():
-        nn.init.normal_(net.points[-1].weight)
+        for parameter in net.points[-1].parameters():
+            nn.init.normal_(parameter)
         net.gate.weight[0] = -1 / net.gate.rate
         image, coarse = torch.randn(2, 3, 64, 64), torch.rand(2, 1, 64, 64)
         assert net.correction(image, coarse, torch.ones(2)).abs().max() == 0

@@ -124,7 +124,9 @@ def test_predictions_of_other_networks_serve_as_coarse_masks(folder: Path, tmp_p
     stored = tmp_path / "predictions" / "shapes"
     stored.mkdir(parents=True)
     for mask in sorted((folder / "shapes").glob("*.png")):
-        small = cv2.resize(cv2.imread(str(mask), cv2.IMREAD_GRAYSCALE), (32, 32), interpolation=cv2.INTER_AREA)
+        plane = cv2.imread(str(mask), cv2.IMREAD_GRAYSCALE)
+        assert plane is not None
+        small = cv2.resize(plane, (32, 32), interpolation=cv2.INTER_AREA)
         cv2.imwrite(str(stored / mask.name), small)
     config = small_config(folder, perturb={"kinds": {"model": 1.0}, "hard": 0.0}, augment={"whole": 0.0})
     config["data"] = [{"name": "shapes", "path": str(folder), "predictions": [str(stored.parent)]}]

@@ -1,0 +1,143 @@
+"""The coarse masks of the quality benchmark: made from the truth, by networks, or found beside the truth."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from zlib import crc32
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from refine.backends import load_coarse
+from refine.coarse import CoarseNetwork, make_coarse
+from refine.errors import InputError
+from refine.geometry import RGB, Mask
+from refine.shipped import default_checkpoint
+from refine.sources import ArrayImage
+from refine.training.perturb import perturb
+
+KINDS = ("truth64", "perturbed", "gate", "mos_l", "u2netp", "isnet", "stored")
+GATE_FACTORS = (1, 2, 4, 8, 16)
+LONG_SIDE = 64
+DAMAGES = ("contour", "morph", "warp")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One image of the index."""
+
+    folder: Path
+    set_name: str
+    name: str
+    is_accurate: bool
+
+    @property
+    def stem(self) -> Path:
+        return self.folder / self.set_name / self.name
+
+
+@dataclass(frozen=True)
+class Coarse:
+    """A coarse mask, and how far it may be wrong where its size does not tell."""
+
+    kind: str
+    mask: Mask | NDArray[np.uint8]
+    reach: float | None = None
+
+
+Maker = Callable[[Entry, RGB, NDArray[np.uint8]], Iterator[Coarse]]
+
+
+def makers(
+    kinds: tuple[str, ...], *, mos_l: Path | None, u2netp: Path | None, isnet: Path | None, device: str
+) -> list[Maker]:
+    """What makes the masks of `kinds`. Raises InputError where a network's file is needed and not given."""
+    chosen: list[Maker] = []
+    for kind in kinds:
+        if kind == "truth64":
+            chosen.append(reduced_truth)
+        elif kind == "perturbed":
+            chosen.append(perturbed_truth)
+        elif kind == "gate":
+            chosen.append(gate_masks)
+        elif kind == "stored":
+            chosen.append(stored_predictions)
+        elif kind == "u2netp":
+            chosen.append(U2NetP(_needed(kind, u2netp)))
+        else:
+            path = (mos_l or default_checkpoint("mos_l_lite")) if kind == "mos_l" else _needed(kind, isnet)
+            chosen.append(partial(own_coarse, kind, load_coarse(path, device=device)))
+    return chosen
+
+
+def _needed(kind: str, path: Path | None) -> Path:
+    if path is None:
+        raise InputError(f"--kinds {kind} needs --{kind} FILE")
+    return path
+
+
+def reduced_truth(entry: Entry, image: RGB, mask: NDArray[np.uint8]) -> Iterator[Coarse]:
+    """The truth on a grid of 64 px."""
+    yield Coarse("truth64", reduce_mask(mask, max(1.0, max(mask.shape) / LONG_SIDE)))
+
+
+def perturbed_truth(entry: Entry, image: RGB, mask: NDArray[np.uint8]) -> Iterator[Coarse]:
+    """The truth at 448 px on the long side, damaged as in training; the draw depends on the image's name alone."""
+    small = reduce_mask(mask, max(1.0, max(mask.shape) / 448)).astype(np.float32) / np.float32(255)
+    rng = np.random.default_rng(crc32(f"{entry.set_name}/{entry.name}".encode()))
+    coarse, reach = perturb(small, DAMAGES[int(rng.integers(len(DAMAGES)))], rng)
+    yield Coarse("perturbed", coarse, reach * max(1.0, mask.shape[0] / small.shape[0]))
+
+
+def gate_masks(entry: Entry, image: RGB, mask: NDArray[np.uint8]) -> Iterator[Coarse]:
+    """Masks that are nearly right: the truth on grids that are coarser by small factors."""
+    for factor in GATE_FACTORS:
+        yield Coarse(f"x{factor}", reduce_mask(mask, factor), 1.0 if factor == 1 else None)
+
+
+def reduce_mask(mask: NDArray[np.uint8], factor: float) -> NDArray[np.uint8]:
+    size = max(1, round(mask.shape[1] / factor)), max(1, round(mask.shape[0] / factor))
+    return np.asarray(cv2.resize(mask, size, interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def own_coarse(
+    kind: str, network: CoarseNetwork, entry: Entry, image: RGB, mask: NDArray[np.uint8]
+) -> Iterator[Coarse]:
+    """The coarse network's map; as in a run, it is taken to be wrong by two of its pixels."""
+    made = make_coarse(ArrayImage(image), network)
+    reach = 2 * max(image.shape[0] / made.shape[0], image.shape[1] / made.shape[1])
+    yield Coarse(kind, made, max(1.0, reach))
+
+
+def stored_predictions(entry: Entry, image: RGB, mask: NDArray[np.uint8]) -> Iterator[Coarse]:
+    """Predictions of other models that lie beside the truth."""
+    for path in sorted(entry.stem.parent.glob(f"{entry.name}.pred-*.png")):
+        prediction = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
+        if prediction is None:
+            raise InputError(f"{path}: is no image")
+        yield Coarse(path.stem.rpartition(".pred-")[2], np.asarray(prediction, np.uint8))
+
+
+class U2NetP:
+    """U2-NetP by onnxruntime: 320 x 320, normalised by the image's own maximum, the output stretched to 0..1."""
+
+    SIDE = 320
+    MEAN = np.array([0.485, 0.456, 0.406], np.float32)
+    STD = np.array([0.229, 0.224, 0.225], np.float32)
+
+    def __init__(self, path: Path) -> None:
+        import onnxruntime
+
+        self._session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+        self._input = self._session.get_inputs()[0].name
+
+    def __call__(self, entry: Entry, image: RGB, mask: NDArray[np.uint8]) -> Iterator[Coarse]:
+        small = cv2.resize(image, (self.SIDE, self.SIDE), interpolation=cv2.INTER_AREA).astype(np.float32)
+        pixels = (small / max(float(small.max()), 1e-6) - self.MEAN) / self.STD
+        output = self._session.run(None, {self._input: pixels.transpose(2, 0, 1)[None].astype(np.float32)})[0][0, 0]
+        low, high = float(output.min()), float(output.max())
+        yield Coarse("u2netp", np.asarray((output - low) / max(high - low, 1e-6), np.float32))
