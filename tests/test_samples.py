@@ -198,3 +198,13 @@ def test_outline_points_lie_on_the_outline() -> None:
     assert len(points) == 2 * (20 + 30) - 4
     assert mask[points[:, 0], points[:, 1]].min() == 255
     assert outline_points(np.zeros((4, 4), np.uint8)).shape == (0, 2)
+
+
+def test_hand_traced_outlines_are_not_enlarged_beyond_their_truth(folder: Path) -> None:
+    """Close views of them come as composites; without composites the view is kept farther away."""
+    close = {"scale": [3.0, 4.0], "whole": 0.0, "near_contour": 1.0, "inexact_scale": 1.0}
+    for changes in ({"composite": 0.1}, {}):
+        samples = windows(folder, augment={**close, **changes}, perturb={"kinds": {"reduce": 1.0}})
+        assert all(bool(samples[i]["trusted"].all()) for i in range(8))
+    enlarged = windows(folder, augment={**close, "inexact_scale": 4.0}, perturb={"kinds": {"reduce": 1.0}})
+    assert not all(bool(enlarged[i]["trusted"].all()) for i in range(8))

@@ -61,6 +61,9 @@ class Augment(Section):
     whole: float = Field(0.15, ge=0, le=1, description="share of windows that hold the whole image")
     near_contour: float = Field(0.85, ge=0, le=1, description="share of windows centred within 64 px of an outline")
     composite: float = Field(0.0, ge=0, le=1, description="share of windows made of a cut-out on another photograph")
+    inexact_scale: float = Field(
+        4.0, gt=0, description="windows of sets that are not exact are enlarged no further; composites take the place"
+    )
     jitter: tuple[Share, Share, Share, Share] = (0.2, 0.2, 0.2, 0.05)
     grey: float = Field(0.05, ge=0, le=1)
     jpeg: float = Field(0.5, ge=0, le=1, description="share of images compressed again, quality 40 to 95")

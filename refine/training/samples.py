@@ -74,13 +74,13 @@ class WindowSamples(Dataset[Sample]):
         prediction = self._prediction(pair, rng) if kind == "model" else None
         place = self._place(pair, rng, most_pixels=None if prediction is None else pair.mask.shape[0] / len(prediction))
         if kind == "cascade":
-            return self._with_outer(pair, place, rng)
+            return self._with_outer(pair, self._near_enough(pair, place), rng)
         if prediction is not None:
+            place = self._near_enough(pair, place)
             crop = self._crop(pair, place, rng)
             coarse, reach = self._predicted(pair, prediction, place, rng)
         else:
-            made = self._composite(pair, place, rng) if rng.random() < self.config.augment.composite else None
-            crop = made or self._crop(pair, place, rng)
+            crop = self._composite_or_crop(pair, place, rng)
             options = self.config.perturb
             coarse, reach = perturb(crop.truth, kind, rng, reduce_max=options.reduce_max, hard_share=options.hard)
         # Only a mask that is exact is ever called right to a pixel.
@@ -92,6 +92,18 @@ class WindowSamples(Dataset[Sample]):
             "reach": torch.tensor(stated, dtype=torch.float32),
             "factor": torch.tensor(0),
         }
+
+    def _composite_or_crop(self, pair: Pair, place: Place, rng: Generator) -> Crop:
+        augment = self.config.augment
+        share = augment.composite
+        if share and not pair.is_exact and place.scale > augment.inexact_scale:
+            share = 1.0  # enlarged so far, its own outline would teach nothing
+        made = self._composite(pair, place, rng) if rng.random() < share else None
+        return made or self._crop(pair, self._near_enough(pair, place), rng)
+
+    def _near_enough(self, pair: Pair, place: Place) -> Place:
+        """The place, no closer than the pair's truth allows."""
+        return place if pair.is_exact else replace(place, scale=min(place.scale, self.config.augment.inexact_scale))
 
     def _kind(self, index: int, rng: Generator) -> str:
         options = self.config.perturb
