@@ -8,6 +8,7 @@ Networks are loaded where they run, and never two at a time; importing this impo
 from __future__ import annotations
 
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
 
@@ -119,7 +120,8 @@ def refine_raster(
         else:
             size = (source.height, source.width)
             opened = stack.enter_context(open_mask(mask, size, align=settings.align, directory=out.parent))
-            first, facts, notes = opened, facts_of_mask(opened, size), notes + opened.notes
+            first, notes = opened, notes + opened.notes
+            facts = replace(facts_of_mask(opened, size), kept_bytes=facts.kept_bytes, reading_bytes=facts.reading_bytes)
         clock.lap("first mask")
         refiner = load_refiner(networks)
         plan = plan_for_raster(header, facts, networks, settings, refiner)

@@ -25,13 +25,21 @@ class MaskFacts:
     is_network_output: bool
     is_hard: bool | None = None  # None: only its pixels tell
     ramp: float | None = None  # measured, of a soft mask of the image's size
+    kept_bytes: int = 0  # of a file's mask once it is read, in memory or, above MASK_BYTES, on disk
+    reading_bytes: int = 0  # of memory, while it is read
 
 
 def facts_of_file(path: Path, image_size: tuple[int, int], align: Align) -> MaskFacts:
     """From the file's header alone. Raises InputError for what is no mask, or another image's."""
-    height, width = mask_size(path)
-    check_fit(path, (height, width), image_size, align)
-    return MaskFacts(height, width, is_network_output=False)
+    size = mask_size(path)
+    check_fit(path, (size.height, size.width), image_size, align)
+    return MaskFacts(
+        size.height,
+        size.width,
+        is_network_output=False,
+        kept_bytes=size.kept_bytes,
+        reading_bytes=size.reading_bytes,
+    )
 
 
 def facts_of_mask(mask: MaskSource, image_size: tuple[int, int]) -> MaskFacts:
@@ -48,7 +56,7 @@ def facts_of_mask(mask: MaskSource, image_size: tuple[int, int]) -> MaskFacts:
 def facts_by_network(networks: Networks, image_size: tuple[int, int]) -> MaskFacts:
     """Of the mask that the coarse network will make."""
     height, width = networks.coarse_map_size(*image_size)
-    return MaskFacts(height, width, is_network_output=True, is_hard=False)
+    return MaskFacts(height, width, is_network_output=True, is_hard=False, kept_bytes=4 * height * width)
 
 
 def mask_by_network(

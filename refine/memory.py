@@ -38,9 +38,10 @@ class MeasuredCost:
     weight_bytes: int
     pixel_bytes: float
     call_bytes: int = 0
+    margin: float = MARGIN
 
     def activation_bytes(self, batch: int, tile: int) -> int:
-        return int(MARGIN * (self.call_bytes + self.pixel_bytes * batch * tile * tile))
+        return int(self.margin * (self.call_bytes + self.pixel_bytes * batch * tile * tile))
 
 
 BASELINE_BYTES: Mapping[str, int] = MappingProxyType({"cpu": int(MARGIN * 765 * MIB), "cuda": int(MARGIN * 1900 * MIB)})

@@ -7,10 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import prod
+from functools import lru_cache
+from math import ceil, prod
 from pathlib import Path
 from types import MappingProxyType
 from typing import Literal
+
+from pydantic import JsonValue
 
 from refine import backends
 from refine.coarse import CoarseNetwork, coarse_size
@@ -29,7 +32,17 @@ STRIDES: Mapping[str, int] = MappingProxyType({"mos_h": 8, "mos_h_lite": 16})
 """A tile must be a multiple of this; the networks say the same of themselves."""
 
 PIXEL_BYTES: Mapping[str, float] = MappingProxyType({"mos_h": 3300.0, "mos_h_lite": LITE_COST.pixel_bytes})
-"""Activations of one call for each pixel of its windows, with the reference encoders, in float32."""
+"""Activations of one call for each pixel of its windows, in float32, of the networks of `REFERENCE`."""
+
+REFERENCE: Mapping[str, Mapping[str, JsonValue]] = MappingProxyType(
+    {
+        "mos_h": {"encoder": "resnet50", "width": 256, "points": "soft", "pooling": "reduced"},
+        "mos_h_lite": {"encoder": "tf_efficientnet_lite0", "widths": [96, 64, 32, 16], "point_width": 16},
+    }
+)
+"""What of a config decides how much a network takes. A network of another config is loaded and measured."""
+
+_MEASURED_TILE = 224
 
 _ISNET_HELP = (
     "--coarse isnet: no weights of IS-Net come with refine; get isnet-general-use.pth of the project xuebinqin/DIS and"
@@ -55,9 +68,11 @@ class Networks:
 
     @property
     def cost(self) -> MeasuredCost:
-        """What the refining network takes, as far as its name and file tell."""
-        pixel_bytes = PIXEL_BYTES[self.metadata.architecture]
-        return MeasuredCost(float32_bytes(self.checkpoint), pixel_bytes, LITE_COST.call_bytes)
+        """What the refining network takes: known of the usual ones, else measured, which loads it."""
+        name, config = self.metadata.architecture, self.metadata.config
+        if any(config.get(key) != value for key, value in REFERENCE[name].items()):
+            return _measured_cost(self.checkpoint, self.checkpoint.stat().st_mtime_ns)
+        return MeasuredCost(float32_bytes(self.checkpoint), PIXEL_BYTES[name], LITE_COST.call_bytes)
 
     def coarse_map_size(self, height: int, width: int) -> tuple[int, int]:
         """Height and width of the first mask that the coarse network makes of an image."""
@@ -125,6 +140,17 @@ def float32_bytes(checkpoint: Path) -> int:
     """What the weights take in memory, where they are float32 whatever the file holds."""
     entries = (entry for name, entry in read_header(checkpoint).items() if name != "__metadata__")
     return MIB + sum(4 * prod(entry["shape"]) for entry in entries if isinstance(entry, dict))
+
+
+@lru_cache(maxsize=8)
+def _measured_cost(checkpoint: Path, _changed: int) -> MeasuredCost:
+    """Of a network of any config, from two of its calls; the file's time tells one checkpoint from its successor."""
+    refiner = backends.load_refiner(checkpoint, device="cpu")
+    one, two = (refiner.activation_bytes(batch, _MEASURED_TILE) for batch in (1, 2))
+    pixel_bytes = (two - one) / _MEASURED_TILE**2
+    call_bytes = max(0, ceil(one - pixel_bytes * _MEASURED_TILE**2))
+    # The figures have their own margin.
+    return MeasuredCost(refiner.weight_bytes, pixel_bytes, call_bytes, margin=1.0)
 
 
 def _shipped(name: str, device: Device) -> Path:

@@ -104,7 +104,6 @@ def make_plan(
     bands: int = 3,
     sample_bytes: int = 1,
     overviews: Sequence[int] = (),
-    mask_block_height: int | None = None,
     has_invalid: bool = False,
     stride: int = 1,
     cost: NetworkCost = LITE_COST,
@@ -136,7 +135,6 @@ def make_plan(
     swept = (steps[-1].rows[1] - steps[-1].rows[0]) * width
     is_journalled = journalled_pixels is not None and swept >= journalled_pixels
     cache_bytes = raster_cache_bytes(height, width, tile, block_height, bands * sample_bytes)
-    cache_bytes += raster_cache_bytes(mask_height, mask_width, tile, mask_block_height, 1) if mask_block_height else 0
     weights = {"network weights": cost.weight_bytes}
     host = {"interpreter and libraries": BASELINE_BYTES[device] if baseline_bytes is None else baseline_bytes}
     host |= weights | {"raster cache": cache_bytes}

@@ -26,7 +26,11 @@ def plan_for_raster(
 ) -> Plan:
     """The plan for a raster; what reading it takes beside the sweep is counted with the libraries."""
     pixels = header.height * header.width
-    beside = header.decoder_bytes + sweep_bytes(header) + min(LEVEL_BYTES, 4 * pixels) + min(MASK_BYTES, 4 * pixels)
+    is_mask_on_disk = facts.kept_bytes > MASK_BYTES and not facts.is_network_output
+    mask_bytes = 0 if is_mask_on_disk else facts.kept_bytes
+    # The mask is read before the image's levels are made.
+    strips = max(sweep_bytes(header), facts.reading_bytes)
+    beside = header.decoder_bytes + strips + min(LEVEL_BYTES, 4 * pixels) + mask_bytes
     plan = make_plan(
         header.height,
         header.width,
@@ -40,6 +44,11 @@ def plan_for_raster(
         has_invalid=header.has_invalid,
         journalled_pixels=JOURNALLED_PIXELS,
     )
+    waiting = {"first mask": facts.kept_bytes} if is_mask_on_disk else {}
+    upright = pixels * (4 if header.has_invalid else 3)
+    if header.orientation != 1 and upright > LEVEL_BYTES:
+        waiting["image, turned upright"] = upright
+    plan = replace(plan, temporary={**plan.temporary, **waiting})
     if not settings.cog:
         return plan
     part = plan.output

@@ -5,16 +5,21 @@ from __future__ import annotations
 import gc
 import tracemalloc
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from rasters import write_tif
 from strategies import Sharpening, blobs
 
 from refine.engine import refine_mask
 from refine.geometry import RGB, BoolArray, Mask, Window
-from refine.memory import MeasuredCost, raster_cache_bytes
+from refine.masks import mask_size, open_mask
+from refine.memory import LITE_COST, MeasuredCost, raster_cache_bytes
+from refine.networks import choose_networks
 from refine.plan import make_plan
+from refine.settings import Settings
 from refine.sources import ArrayMask
 
 
@@ -83,6 +88,78 @@ def test_the_measured_peak_is_within_the_plan(
         tracemalloc.stop()
     assert peak <= planned + working
     assert peak >= 0.1 * planned
+
+
+@pytest.mark.parametrize("kind", ["u8", "tiled", "f32", "rgba16", "npy", "columns"])
+def test_reading_a_mask_takes_no_more_than_its_size_says(tmp_path: Path, kind: str) -> None:
+    rng = np.random.default_rng(0)
+    soft = blobs(rng, 1500, 1700, soft=True) / np.float32(255)
+    path = tmp_path / ("mask.npy" if kind in ("npy", "columns") else "mask.tif")
+    match kind:
+        case "npy":
+            np.save(path, soft.astype(np.float64))
+        case "columns":
+            np.save(path, np.asfortranarray(soft))
+        case "rgba16":
+            values = (65535 * soft).astype(np.uint16)[:, :, None]
+            write_tif(path, np.repeat(values, 4, axis=2), photometric="rgb", alpha="yes")
+        case "f32":
+            write_tif(path, soft)
+        case _:
+            tiles = {"tiled": True, "blockxsize": 512, "blockysize": 512} if kind == "tiled" else {}
+            write_tif(path, (255 * soft).astype(np.uint8), compress="deflate", **tiles)
+    size = mask_size(path)
+    gc.collect()
+    tracemalloc.start()
+    try:
+        with open_mask(path, (3000, 3400), memory_bytes=0, directory=tmp_path) as mask:
+            _, peak = tracemalloc.get_traced_memory()
+            assert (mask.height, mask.width) == (size.height, size.width)
+            np.testing.assert_allclose(mask.read(Window(0, 0, 1500, 1700)), soft, rtol=0, atol=1 / 255)
+    finally:
+        tracemalloc.stop()
+    assert 0.2 * size.reading_bytes <= peak <= size.reading_bytes
+
+
+def test_a_network_of_another_config_is_measured_for_the_plan(tmp_path: Path) -> None:
+    import torch
+
+    from refine import __version__
+    from refine.backends import load_refiner
+    from refine.models import build_model
+    from refine.models.checkpoint import save_checkpoint
+    from refine.models.metadata import Metadata
+    from refine.models.registry import default_preprocessing, full_config
+
+    own: dict[str, object] = {"widths": [384, 256, 128, 64], "point_width": 64}
+    with torch.random.fork_rng():
+        model = build_model("mos_h_lite", own)
+    path = tmp_path / "wide.safetensors"
+    metadata = Metadata(
+        refine_version=__version__,
+        architecture="mos_h_lite",
+        config=full_config("mos_h_lite", own).model_dump(mode="json"),
+        preprocessing=default_preprocessing("mos_h_lite", model),
+        licence="none",
+    )
+    save_checkpoint(path, model.state_dict(), metadata)
+    settings = Settings(checkpoint=path, device="cpu")
+    cost = choose_networks(settings, "cpu", needs_coarse=False).cost
+    refiner = load_refiner(path, device="cpu")
+    for batch in (1, 4, 8):
+        assert cost.activation_bytes(batch, 224) == pytest.approx(refiner.activation_bytes(batch, 224), rel=0.01)
+    assert cost.activation_bytes(8, 224) > 1.1 * LITE_COST.activation_bytes(8, 224)
+
+
+def test_the_shipped_network_takes_what_the_plan_knows_of_it() -> None:
+    from refine.backends import load_refiner
+
+    networks = choose_networks(Settings(device="cpu"), "cpu", needs_coarse=False)
+    assert networks.cost.pixel_bytes == LITE_COST.pixel_bytes
+    refiner = load_refiner(networks.checkpoint, device="cpu", precision="fp32")
+    for batch in (1, 8):
+        known, measured = networks.cost.activation_bytes(batch, 224), refiner.activation_bytes(batch, 224)
+        assert 0.5 * measured <= known <= 2 * measured
 
 
 def test_a_cache_holds_every_block_that_a_row_of_windows_touches() -> None:

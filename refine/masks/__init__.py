@@ -1,6 +1,6 @@
 """First masks from elsewhere: files of any size, kind and origin."""
 
-from refine.masks.files import MASK_BYTES, RasterMask, mask_size, open_mask
+from refine.masks.files import MASK_BYTES, MaskSize, RasterMask, mask_size, open_mask
 from refine.masks.fit import Align, check_fit, fits
 
-__all__ = ["MASK_BYTES", "Align", "RasterMask", "check_fit", "fits", "mask_size", "open_mask"]
+__all__ = ["MASK_BYTES", "Align", "MaskSize", "RasterMask", "check_fit", "fits", "mask_size", "open_mask"]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -21,7 +21,7 @@ from refine.errors import InputError, RasterError
 from refine.geometry import Mask, Window
 from refine.masks.fit import Align, check_fit
 from refine.masks.values import ChannelSurvey, Scale, ValueSurvey, palette_scale
-from refine.raster import MAX_PIXELS, Store, StoredRaster, make_store, open_stored, read_header
+from refine.raster import MAX_PIXELS, Store, StoredRaster, make_store, open_stored, read_header, strip_rows
 
 MASK_BYTES = 64 << 20
 """A mask stays in memory while it takes no more than this."""
@@ -57,7 +57,8 @@ def open_mask(
             array = _open_array(path)
             height, width = array.shape
             store = gathered(height, width, array.dtype, 1)
-            mask = RasterMask(height, width, store, _survey_array(path, array, store))
+            del array  # its pages would count as memory of this process
+            mask = RasterMask(height, width, store, _survey_array(path, store))
         else:
             with open_stored(path, max_pixels=max_pixels) as raster:
                 _check_bands(raster)
@@ -70,13 +71,31 @@ def open_mask(
         return mask
 
 
-def mask_size(path: Path) -> tuple[int, int]:
-    """Height and width of the mask at `path`, from its header alone; raises as `open_mask` does."""
+@dataclass(frozen=True, slots=True)
+class MaskSize:
+    """A mask's size, and what it takes."""
+
+    height: int
+    width: int
+    kept_bytes: int  # once it is read: in memory up to MASK_BYTES, else on disk
+    reading_bytes: int  # of memory at most while it is read, beside that and GDAL's cache
+
+
+def mask_size(path: Path) -> MaskSize:
+    """Of the mask at `path`, from its header alone; raises as `open_mask` does."""
     if path.suffix.lower() == ".npy":
-        height, width = _open_array(path).shape
-        return height, width
+        array = _open_array(path)
+        height, width = array.shape
+        item = array.dtype.itemsize
+        # A strip as it lies in the file, its copy, that cut to 0..1, and what is 0 or 1 of it.
+        strip = min(array.size, max(_STRIP_PIXELS, max(array.shape))) * (3 * item + 3)
+        return MaskSize(height, width, array.size * item, strip)
     header = read_header(path)
-    return header.height, header.width
+    item, channels = np.dtype(header.dtype).itemsize, 2 if header.bands in (2, 4) else 1
+    # All bands, once as read and once upright; what is kept of them, thrice; what is 0 or 1; how far colours lie apart.
+    pixel = (2 * header.bands + 3 * channels) * item + 3 + (2 * item + 16 if header.bands > 2 else 0)
+    strip = min(header.height, strip_rows(header.block_height)) * header.width * pixel
+    return MaskSize(header.height, header.width, header.height * header.width * channels * item, strip)
 
 
 class RasterMask:
@@ -184,16 +203,26 @@ def _open_array(path: Path) -> NDArray[Any]:
     return array
 
 
-def _survey_array(path: Path, array: NDArray[Any], store: Store) -> Scale:
-    survey = ValueSurvey(array.dtype)
-    for place, values in _array_strips(array):
+def _survey_array(path: Path, store: Store) -> Scale:
+    survey = ValueSurvey(_open_array(path).dtype)
+    for place, values in _array_strips(path):
         survey.look(values)
         store.write_window(place, values[:, :, None])
     return survey.decide(path)
 
 
-def _array_strips(array: NDArray[Any]) -> Iterator[tuple[Window, NDArray[Any]]]:
-    height, width = array.shape
-    rows = max(1, _STRIP_PIXELS // width)
-    for row in range(0, height, rows):
-        yield Window(row, 0, min(rows, height - row), width), np.asarray(array[row : row + rows])
+def _array_strips(path: Path) -> Iterator[tuple[Window, NDArray[Any]]]:
+    """All of an array, by strips of rows, or of columns where those lie together in the file.
+
+    Each opens the file anew, because the pages of a mapped file count as memory of the process until it is closed.
+    """
+    first = _open_array(path)
+    height, width = first.shape
+    is_by_columns = first.strides[0] < first.strides[1]
+    del first
+    length, across = (width, height) if is_by_columns else (height, width)
+    step = max(1, _STRIP_PIXELS // across)
+    for start in range(0, length, step):
+        count = min(step, length - start)
+        place = Window(0, start, height, count) if is_by_columns else Window(start, 0, count, width)
+        yield place, np.array(_open_array(path)[place.slices])

@@ -8,6 +8,7 @@ from refine.raster.finish import finished_bytes
 from refine.raster.gdal import DEFAULT_CACHE_BYTES, gdal_environment, open_dataset
 from refine.raster.georeference import Georeference
 from refine.raster.header import MAX_PIXELS, Header, default_output, read_header
+from refine.raster.pixels import strip_rows
 from refine.raster.reader import (
     LEVEL_BYTES,
     RasterImage,
@@ -43,6 +44,7 @@ __all__ = [
     "open_image",
     "open_stored",
     "read_header",
+    "strip_rows",
     "sweep_bytes",
     "temporary_bytes",
     "temporary_level_bytes",
