@@ -27,7 +27,16 @@ from refine.networks import Networks, choose_networks, describe_device, likely_d
 from refine.outputs import draw_preview
 from refine.plan import Device, Plan
 from refine.planning import plan_for_array, plan_for_raster
-from refine.raster import Header, check_output, create_mask, foreground_from, open_image, read_header
+from refine.raster import (
+    Header,
+    check_output,
+    create_mask,
+    foreground_from,
+    open_image,
+    read_header,
+    remote_fingerprint,
+)
+from refine.remote import RemotePath, as_path
 from refine.report import NetworkEntry, Report, level_entries, peak_memory_bytes, versions
 from refine.run_folder import RunFolder, check_left_over
 from refine.settings import Settings
@@ -94,7 +103,7 @@ def refine_raster(
     """
     settings = settings or Settings()
     clock = _Clock()
-    image, out, mask = Path(image), Path(out), None if mask is None else Path(mask)
+    image, out, mask = as_path(image), Path(out), None if mask is None else as_path(mask)
     header = read_header(image)
     check_output(out, image, overwrite=settings.overwrite, overviews=settings.overviews, cog=settings.cog)
     if not (settings.resume or settings.overwrite):
@@ -189,9 +198,9 @@ def plan_raster(image: Path | str, mask: Path | str | None = None, *, settings: 
     What only pixels tell is assumed, and noted in the plan: that a mask of the image's size is hard.
     """
     settings = settings or Settings()
-    header = read_header(Path(image))
+    header = read_header(as_path(image))
     networks = choose_networks(settings, likely_device(settings), needs_coarse=mask is None)
-    facts = _facts(header, None if mask is None else Path(mask), networks, settings)
+    facts = _facts(header, None if mask is None else as_path(mask), networks, settings)
     return plan_for_raster(header, facts, networks, settings, networks.cost)
 
 
@@ -222,9 +231,9 @@ def _identity(
     """All that the bytes of a run's parts depend on. What is made of them in the output's file is not among it."""
     libraries = versions()
     del libraries["python"]
-    identity = {"the image": fingerprint(header.files)} | plan_identity(plan)
+    identity = {"the image": _fingerprint(header)} | plan_identity(plan)
     if mask is not None:
-        identity["--mask"] = fingerprint([mask] if mask.suffix.lower() == ".npy" else read_header(mask).files)
+        identity["--mask"] = fingerprint([mask]) if mask.suffix.lower() == ".npy" else _fingerprint(read_header(mask))
     elif networks.coarse is not None and networks.coarse_checkpoint is not None:
         identity["--coarse"] = networks.coarse
         identity["--coarse-checkpoint"] = sha256(networks.coarse_checkpoint)
@@ -236,6 +245,10 @@ def _identity(
         "--device": describe_device(networks),
         **{f"the version of {name}": number for name, number in libraries.items()},
     }
+
+
+def _fingerprint(header: Header) -> str:
+    return remote_fingerprint(header.path) if isinstance(header.path, RemotePath) else fingerprint(header.files)
 
 
 def _given(mask: NDArray[np.generic], image: ArrayImage, settings: Settings) -> tuple[ArrayMask, MaskFacts]:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 NEWEST = "newest"  # what a bare --resume stands for
 INTERRUPTED, TERMINATED = 130, 143  # what shells give for a program that SIGINT or SIGTERM ended
 _CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 120}
-_IMAGE = "an image file, several, a folder, or a pattern"
+_IMAGE = "an image file, several, a folder, a pattern, or an address (https://..., s3://...)"
 _MASK = "first mask: a file, or a folder with masks of the images' stems; without it, --coarse makes one"
 
 

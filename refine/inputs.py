@@ -12,6 +12,7 @@ from glob import glob, has_magic
 from pathlib import Path
 
 from refine.errors import InputError
+from refine.remote import RemotePath, as_path
 
 IMAGE_SUFFIXES = frozenset({".bmp", ".jp2", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".vrt", ".webp"})
 MASK_SUFFIXES = IMAGE_SUFFIXES | {".npy"}
@@ -37,7 +38,7 @@ class Destination:
 
 
 def find_images(given: Sequence[str]) -> tuple[Path, ...]:
-    """Images named by files, folders (not searched deeper) and patterns, in that order, each once.
+    """Images named by files, addresses, folders (not searched deeper) and patterns, in that order, each once.
 
     A file named outright is taken as it is. In folders and patterns hidden files and files that are no images by their
     suffix are passed over, and so is an earlier result, `<stem>_mask.*` beside an image `<stem>.*`.
@@ -56,7 +57,9 @@ def match_masks(images: Sequence[Path], mask: Path | None) -> tuple[Path | None,
     """
     if mask is None:
         return (None,) * len(images)
-    if not mask.exists():
+    if isinstance(as_path(mask), RemotePath):
+        mask = as_path(mask)
+    elif not mask.exists():
         raise InputError(f"--mask {mask} does not exist")
     if not mask.is_dir():
         if len(images) > 1:
@@ -87,11 +90,14 @@ def read_destination(out: str | None, *, given: Sequence[str], images: Sequence[
 
 
 def name_result(image: Path, destination: Destination, suffix: str) -> Path:
-    """Where the result of `image` goes: by its stem, with `_mask` where it lies beside the image."""
+    """Where the result of `image` goes: by its stem, with `_mask` where it lies beside the image, or where it would.
+
+    If nothing is said of an image on a network, that is the current folder.
+    """
     if destination.file is not None:
         return destination.file
-    folder = image.parent if destination.folder is None else destination.folder
-    shares = real_path(folder) == real_path(image.parent)
+    folder = home_of(image) if destination.folder is None else destination.folder
+    shares = destination.folder is None or real_path(folder) == real_path(image.parent)
     return folder / f"{image.stem}{_RESULT if shares else ''}{suffix}"
 
 
@@ -123,8 +129,15 @@ def real_path(path: Path) -> Path:
     return Path(os.path.realpath(path))
 
 
+def home_of(image: Path) -> Path:
+    """The folder of an image; of one on a network the current folder."""
+    return Path() if isinstance(image, RemotePath) else image.parent
+
+
 def _find(name: str) -> tuple[Path, ...]:
-    path = Path(name)
+    path = as_path(name)
+    if isinstance(path, RemotePath):
+        return (path,)
     if path.is_dir():
         found = tuple(sorted(entry for entry in path.iterdir() if _is_fresh_image(entry)))
         if not found:
@@ -166,7 +179,7 @@ def _mask_of(image: Path, folder: Path, candidates: Sequence[Path]) -> Path:
 def _refuse_equal_stems(images: Sequence[Path], destination: Destination) -> None:
     first: dict[tuple[Path, str], Path] = {}
     for image in images:
-        folder = image.parent if destination.folder is None else destination.folder
+        folder = home_of(image) if destination.folder is None else destination.folder
         # Case is folded, because some file systems do.
         other = first.setdefault((real_path(folder), image.stem.casefold()), image)
         if other is not image:

@@ -4,6 +4,7 @@
 result.
 """
 
+from refine.raster.fingerprint import remote_fingerprint
 from refine.raster.finish import finished_bytes
 from refine.raster.gdal import DEFAULT_CACHE_BYTES, gdal_environment, open_dataset
 from refine.raster.georeference import Georeference
@@ -44,6 +45,7 @@ __all__ = [
     "open_image",
     "open_stored",
     "read_header",
+    "remote_fingerprint",
     "strip_rows",
     "sweep_bytes",
     "temporary_bytes",

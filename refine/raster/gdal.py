@@ -6,6 +6,7 @@ VRT that is called `photo.png` and read, through it, other files of the machine.
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,11 +15,12 @@ from pathlib import Path
 import rasterio
 from rasterio._err import CPLE_BaseError
 from rasterio.env import get_gdal_config, set_gdal_config
-from rasterio.errors import CRSError, NotGeoreferencedWarning, RasterioError
+from rasterio.errors import CRSError, NotGeoreferencedWarning, RasterioError, RasterioIOError
 from rasterio.io import DatasetReader
 
 from refine.errors import InputError, RasterError
 from refine.raster.vrt import check_vrt
+from refine.remote import RemotePath
 
 GDAL_ERRORS = (RasterioError, CPLE_BaseError, CRSError)
 """All that rasterio raises when GDAL fails; some of GDAL's own errors come through without a coat."""
@@ -39,6 +41,24 @@ _SIGNATURES: tuple[tuple[bytes, int, str], ...] = (
     (b"\xff\x4f\xff\x51", 0, "JP2OpenJPEG"),
 )
 _KINDS = "TIFF, PNG, JPEG, WebP, BMP, JPEG 2000, or a .vrt of local files"
+
+
+_REMOTE_DRIVERS = ("GTiff", "JP2OpenJPEG")
+"""Formats of which parts can be read. The others go from top to bottom several times, and say in bytes that GDAL does
+not give how the picture is turned.
+"""
+
+_NETWORK = {
+    # GDAL would ask for some forty names beside each file; so side files on a network are not read.
+    "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
+    # A server that says nothing must not hang the run; it may be slow.
+    "GDAL_HTTP_CONNECTTIMEOUT": "30",
+    "GDAL_HTTP_LOW_SPEED_TIME": "60",
+    "GDAL_HTTP_LOW_SPEED_LIMIT": "1",
+    "GDAL_HTTP_MAX_RETRY": "3",
+    "GDAL_HTTP_RETRY_DELAY": "1",
+}
+"""Unless the user's environment says otherwise."""
 
 
 @contextmanager
@@ -82,15 +102,30 @@ def driver_of(path: Path) -> str:
 def open_dataset(path: Path, overview: int | None = None) -> DatasetReader:
     """The file opened by the driver of its content; `overview` counts from 0, None is the raster itself.
 
-    Raises InputError for a file of another kind, RasterError for one that GDAL cannot open.
+    A RemotePath is read over the network. Raises InputError for a file of another kind, RasterError for one that GDAL
+    cannot open.
     """
+    options = {} if overview is None else {"overview_level": overview}
+    if isinstance(path, RemotePath):
+        return _open_remote(path, options)
     driver = driver_of(path)
     if driver == "VRT":
         check_vrt(path, driver_of)
-    options = {} if overview is None else {"overview_level": overview}
     # A Path, and absolute, so that no part of the name is taken for a scheme, an archive or a subdataset.
     with translated(path, "cannot be opened"), without_georeference_warning():
         return rasterio.open(path.absolute(), driver=driver, **options)
+
+
+def _open_remote(path: RemotePath, options: dict[str, int]) -> DatasetReader:
+    network = {name: value for name, value in _NETWORK.items() if name not in os.environ}
+    with translated(path, "cannot be opened"), without_georeference_warning(), rasterio.Env(**network):
+        for driver in _REMOTE_DRIVERS:
+            try:
+                return rasterio.open(path.gdal_name, driver=driver, **options)
+            except RasterioIOError as error:
+                if "not recognized" not in str(error):
+                    raise
+    raise InputError(f"{path}: over a network refine reads GeoTIFF (COG best) and JPEG 2000 only; download it first")
 
 
 @contextmanager
@@ -117,5 +152,6 @@ def _reason(error: BaseException, path: Path) -> str:
     cause = error.__cause__ or error.__context__
     if "previous exception" in str(error) and cause is not None:
         error = cause
-    text = " ".join(str(error).split()).replace(f"'{path.absolute()}'", "it")
-    return text.removeprefix(f"{path.absolute()}: ").removeprefix(f"{path.name}: ").removeprefix(f"{path.name}, ")
+    name = path.gdal_name if isinstance(path, RemotePath) else str(path.absolute())
+    text = " ".join(str(error).split()).replace(f"'{name}'", "it")
+    return text.removeprefix(f"{name}: ").removeprefix(f"{path.name}: ").removeprefix(f"{path.name}, ")

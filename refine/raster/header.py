@@ -9,15 +9,18 @@ from rasterio.io import DatasetReader
 
 from refine.errors import InputError, RasterError
 from refine.raster.container import Container, read_container
-from refine.raster.gdal import open_dataset, without_georeference_warning
+from refine.raster.gdal import open_dataset, translated, without_georeference_warning
 from refine.raster.georeference import Georeference, read_georeference
 from refine.raster.orientation import is_swapped, upright_size
+from refine.remote import RemotePath
 
 MAX_PIXELS = 10**11
 """More is taken for a damaged or hostile header: a file of 4 MB can declare 270 GB."""
 
 PNG_SIDE = 65_500
 """Up to this side other programs open a PNG; above, the mask is a TIFF."""
+
+_NETWORK_CACHE_BYTES = 16 << 20  # what GDAL keeps of what it has fetched
 
 _PHOTOGRAPHS = ("JPEG", "PNG", "WEBP", "BMP")
 _WITH_OVERVIEWS = ("GTiff", "VRT", "JP2OpenJPEG")  # those of JPEG are its transform cut short, not means
@@ -50,7 +53,7 @@ def read_header(path: Path, *, max_pixels: int = MAX_PIXELS) -> Header:
 
     Raises InputError for what is no image, or declares more than `max_pixels`; RasterError if it is damaged.
     """
-    with open_dataset(path) as dataset, without_georeference_warning():
+    with open_dataset(path) as dataset, translated(path, "cannot be read"), without_georeference_warning():
         return header_of(dataset, path, max_pixels)
 
 
@@ -64,7 +67,8 @@ def header_of(dataset: DatasetReader, path: Path, max_pixels: int) -> Header:
         raise InputError(f"{path}: declares {size} pixels, which is above the limit of {max_pixels}")
     if dataset.dtypes[0].startswith("complex"):
         raise InputError(f"{path}: holds complex numbers; give their magnitude")
-    container = read_container(path, dataset.driver)
+    is_remote = isinstance(path, RemotePath)
+    container = Container() if is_remote else read_container(path, dataset.driver)
     if container.is_cut:
         raise RasterError(f"{path}: the file is cut short: it ends before its end mark; get it again")
     georeference = read_georeference(dataset)
@@ -87,17 +91,21 @@ def header_of(dataset: DatasetReader, path: Path, max_pixels: int) -> Header:
         orientation=orientation,
         notes=notes,
         has_invalid=_has_invalid(dataset),
-        decoder_bytes=_decoder_bytes(dataset, container),
+        decoder_bytes=_decoder_bytes(dataset, container) + (_NETWORK_CACHE_BYTES if is_remote else 0),
         georeference=georeference,
         files=(path, *(Path(name) for name in dataset.files[1:])),
     )
 
 
 def default_output(header: Header) -> Path:
-    """Where the mask goes if nothing is said: beside the image, `<stem>_mask.png` for a photograph, else `.tif`."""
+    """Where the mask goes if nothing is said: `<stem>_mask.png` for a photograph, else `.tif`, beside the image.
+
+    That of an image on a network goes to the current folder.
+    """
     is_photograph = header.driver in _PHOTOGRAPHS and not header.is_georeferenced
     suffix = ".png" if is_photograph and max(header.height, header.width) <= PNG_SIDE else ".tif"
-    return header.path.with_name(f"{header.path.stem}_mask{suffix}")
+    folder = Path() if isinstance(header.path, RemotePath) else header.path.parent
+    return folder / f"{header.path.stem}_mask{suffix}"
 
 
 def _orientation(container: Container, georeference: Georeference) -> tuple[int, tuple[str, ...]]:

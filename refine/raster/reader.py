@@ -19,7 +19,7 @@ import numpy as np
 from refine.block_means import block_mean
 from refine.cascade import serving_overview
 from refine.geometry import RGB, BoolArray, Window
-from refine.raster.gdal import gdal_environment, open_dataset, without_georeference_warning
+from refine.raster.gdal import gdal_environment, open_dataset, translated, without_georeference_warning
 from refine.raster.header import MAX_PIXELS, Header, header_of, overview_index
 from refine.raster.layout import read_layout
 from refine.raster.levels import LevelSweep, decimations_to_sweep
@@ -54,7 +54,7 @@ def open_image(
         if cache_bytes is not None:
             stack.enter_context(gdal_environment(cache_bytes))
         dataset = stack.enter_context(open_dataset(path))
-        with without_georeference_warning():
+        with translated(path, "cannot be read"), without_georeference_warning():
             header = header_of(dataset, path, max_pixels)
             layout, notes = read_layout(dataset, path, bands)
         header = replace(header, notes=(*header.notes, *notes))

@@ -56,9 +56,9 @@ class StoredRaster:
 def open_stored(path: Path, *, max_pixels: int = MAX_PIXELS) -> Iterator[StoredRaster]:
     """The raster at `path`, closed afterwards. Raises InputError for what is no image, RasterError if it is damaged."""
     with open_dataset(path) as dataset:
-        with without_georeference_warning():
+        with translated(path, "cannot be read"), without_georeference_warning():
             header = header_of(dataset, path, max_pixels)
-        palette = read_palette(dataset) if dataset.count == 1 else None
+            palette = read_palette(dataset) if dataset.count == 1 else None
         yield StoredRaster(
             header=header,
             has_alpha=dataset.count in (2, 4) and dataset.colorinterp[-1] == ColorInterp.alpha,

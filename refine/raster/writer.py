@@ -49,6 +49,7 @@ from refine.raster.gdal import (
 from refine.raster.georeference import Georeference
 from refine.raster.header import Header
 from refine.raster.reader import RasterImage
+from refine.remote import RemotePath, as_path
 from refine.whole_file import publish
 
 SUFFIXES = (".tif", ".tiff", ".png")
@@ -98,12 +99,14 @@ def check_output(out: Path, image: Path, *, overwrite: bool, overviews: bool = F
     if (overviews or cog) and out.suffix.lower() == ".png":
         option = "--cog" if cog else "--overviews"
         raise InputError(f"{out}: {option} makes a GeoTIFF; end --out in .tif, or leave {option} out")
+    if isinstance(as_path(out), RemotePath):
+        raise InputError(f"{out}: a mask is written to a local file; give another --out")
     if out.is_symlink():
         raise InputError(f"{out}: is a symbolic link; give the file itself")
     if out.is_dir():
         raise InputError(f"{out}: is a folder; give a file")
     if out.exists():
-        if out.samefile(image):
+        if not isinstance(image, RemotePath) and out.samefile(image):
             raise InputError(f"{out}: is the image itself; give another --out")
         if not overwrite:
             raise InputError(f"{out}: exists already; give --overwrite or another --out")

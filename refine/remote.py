@@ -1,0 +1,59 @@
+"""Names of files on a network, which GDAL reads, beside the paths of local ones.
+
+    https://host/scene.tif   http://...   s3://bucket/scene.tif   /vsicurl/https://...   /vsis3/bucket/scene.tif
+
+Nothing else that GDAL could reach over a network, or in an archive, is taken for such a name.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from refine.errors import InputError
+
+if TYPE_CHECKING:
+    _Path = Path
+else:
+    _Path = type(Path())  # of this system; before Python 3.12 Path itself cannot be subclassed
+
+_REMOTE = re.compile(r"(/vsicurl/)?https?:/|s3:/|/vsis3/")
+_SCHEME = re.compile(r"(https?|s3):/+(?=[^/])")
+
+
+class RemotePath(_Path):
+    """A file on a network, where paths are expected. It reads as it was typed, which a Path would not: its `//` is `/`.
+
+    What asks the file system about it finds nothing there.
+    """
+
+    def __str__(self) -> str:
+        return _SCHEME.sub(r"\1://", super().__str__().replace("\\", "/"))
+
+    @property
+    def name(self) -> str:
+        """Its last part, without what an address asks for behind `?`, such as a signature."""
+        return super().name.partition("?")[0]
+
+    @property
+    def gdal_name(self) -> str:
+        """The name under which GDAL reads it."""
+        address = str(self)
+        if address.startswith("/vsi"):
+            return address
+        return f"/vsis3/{address.removeprefix('s3://')}" if address.startswith("s3://") else f"/vsicurl/{address}"
+
+
+def as_path(name: Path | str) -> Path:
+    """The path of a file that was named by a user; a RemotePath if it lies on a network.
+
+    Raises InputError for an address that no path can hold.
+    """
+    text = str(name).replace("\\", "/")
+    if not _REMOTE.match(text):
+        return Path(name)
+    path = RemotePath(text)
+    if isinstance(name, str) and str(path) != text:
+        raise InputError(f"{name}: give the address as {path}, without doubled or trailing slashes")
+    return path
