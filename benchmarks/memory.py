@@ -2,6 +2,10 @@
 
     python benchmarks/memory.py                      # baseline and networks: the figures of refine/memory.py
     python benchmarks/memory.py --side 12000         # also a run over a raster of that side, peak against plan
+    python benchmarks/memory.py --smallest 2000 --out smallest.json
+
+The last asks `infer.py --plan` for the smallest budget that works, on rasters of that side stored in several ways, runs
+with exactly that, and compares it with the peak that the operating system counts. Exit code 1 if one is above it.
 
 Each figure comes from a process of its own, since a process that has held memory keeps some of it. Threads are torch's
 default: more threads, more working memory. Peaks are the operating system's (maximum resident set size).
@@ -11,11 +15,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import subprocess
 import sys
 import tempfile
 from importlib import import_module
 from pathlib import Path
+
+from measured import run_measured
 
 MIB = 1 << 20
 NETWORKS = ("mos_h_lite", "mos_h")
@@ -27,11 +34,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--side", type=int, action="append", default=[], help="also run over a raster of this side")
     parser.add_argument("--max-memory", default="4GiB", help="budget of that run")
+    parser.add_argument("--smallest", type=int, metavar="SIDE", help="only run with the smallest budgets that work")
+    parser.add_argument("--out", type=Path, help="figures of --smallest as JSON")
     parser.add_argument("--measure", nargs="+", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.measure:
         print(json.dumps(measure(*options.measure)))
         return
+    if options.smallest is not None:
+        entries = smallest_budgets(options.smallest)
+        if options.out is not None:
+            options.out.write_text(json.dumps(entries, indent=2) + "\n")
+        sys.exit(0 if all(entry["holds"] for entry in entries) else 1)
     baseline = in_new_process("baseline")["peak"]
     print(f"baseline    {baseline / MIB:8.1f} MiB  interpreter and libraries")
     for name in NETWORKS:
@@ -42,6 +56,42 @@ def main() -> None:
             f"{side} x {side}  measured peak {found['peak'] / MIB:.1f} MiB, planned {found['planned'] / MIB:.1f} MiB"
             f" ({100 * found['peak'] / found['planned']:.0f} %), {found['seconds']:.1f} s"
         )
+
+
+def smallest_budgets(side: int) -> list[dict[str, object]]:
+    """Runs with the smallest budgets, one for each way to store a raster, with a mask and without one."""
+    from scenes import LAYOUTS, write_layout
+
+    found: list[dict[str, object]] = []
+    with tempfile.TemporaryDirectory(prefix="refine-memory-") as name:
+        for layout in LAYOUTS:
+            image, mask = write_layout(Path(name), layout, side, side)
+            for given in (["--mask", str(mask)], []):
+                entry = run_with_smallest(image, given)
+                found.append({"layout": layout, "side": side, "mask": bool(given), **entry})
+                what = "with a mask" if given else "without one"
+                print(f"{layout:16} {what:12} {'holds' if entry['holds'] else 'BROKEN'}  {entry}", flush=True)
+            image.unlink()
+    return found
+
+
+def run_with_smallest(image: Path, given: list[str]) -> dict[str, object]:
+    """Ask the plan for the smallest budget, and run with it."""
+    out = image.with_name("out.tif")
+    call = [sys.executable, str(Path(__file__).parent.parent / "infer.py"), "--image", str(image), *given]
+    call += ["--out", str(out), "--device", "cpu"]
+    named = re.search(r"--max-memory (\d+)MiB$", run_measured([*call, "--plan", "--max-memory", "1MiB"]).err.strip())
+    if named is None:
+        return {"holds": False, "said": "the plan names no figure"}
+    run = run_measured([*call, "--max-memory", f"{named[1]}MiB"])
+    out.unlink(missing_ok=True)
+    holds = run.code == 0 and run.peak_bytes <= int(named[1]) * MIB
+    figures: dict[str, object] = {
+        "holds": holds,
+        "budget_mib": int(named[1]),
+        "peak_mib": round(run.peak_bytes / MIB, 1),
+    }
+    return figures | {"seconds": run.seconds} | ({} if run.code == 0 else {"said": run.err.strip()})
 
 
 def print_network(name: str) -> None:

@@ -16,7 +16,6 @@ import cv2
 import numpy as np
 import rasterio
 from numpy.typing import NDArray
-from rasterio.transform import from_origin
 from rasterio.windows import Window
 
 ROOT = Path(__file__).parent.parent
@@ -67,6 +66,41 @@ def make_scene(
         return _write_scene(folder, side, placed, reduction)
 
 
+LAYOUTS = ("rgb8-tiled", "rgb8-stripped", "rgb8-png", "four16-tiled", "four16-stripped", "four16-png", "nodata32-tiled")
+
+
+def write_layout(folder: Path, layout: str, height: int, width: int, seed: int = 0) -> tuple[Path, Path]:
+    """A raster of blobs stored as one of `LAYOUTS` says, and a mask of them at a sixteenth of its side; their paths."""
+    kind, place = layout.split("-")
+    bands, dtype, top = {"rgb8": (3, "uint8", 255), "four16": (4, "uint16", 40_000), "nodata32": (3, "float32", 1)}[
+        kind
+    ]
+    rng = np.random.default_rng(seed)
+    field = cv2.resize(rng.normal(size=(9, 9)), (width, height), interpolation=cv2.INTER_CUBIC)
+    inside = (field > 0.3).astype(np.float32)
+    image = np.empty((bands, height, width), dtype)
+    for band in range(bands):
+        shade = top * (0.2 + 0.1 * band + 0.4 * inside + rng.normal(0, 0.04, inside.shape).astype(np.float32))
+        image[band] = np.clip(shade, 0, top)
+    path, mask = folder / f"{layout}.{'png' if place == 'png' else 'tif'}", folder / f"{layout}-mask.png"
+    if place == "png":
+        cv2.imwrite(str(path), np.ascontiguousarray(image.transpose(1, 2, 0)[:, :, [2, 1, 0, 3][:bands]]))
+    else:
+        options: dict[str, object] = {"compress": "deflate", "crs": "EPSG:3857"}
+        options |= {"tiled": True, "blockxsize": BLOCK, "blockysize": BLOCK} if place == "tiled" else {}
+        if kind == "nodata32":
+            image[:, : height // 4, : width // 4] = -1
+            options["nodata"] = -1
+        with rasterio.open(
+            path, "w", driver="GTiff", height=height, width=width, count=bands, dtype=dtype,
+            transform=rasterio.Affine(1, 0, 0, 0, -1, height), **options,
+        ) as dataset:  # fmt: skip
+            dataset.write(image)
+    rough = cv2.resize(inside, (-(-width // 16), -(-height // 16)), interpolation=cv2.INTER_AREA)
+    cv2.imwrite(str(mask), (255 * rough).astype(np.uint8))
+    return path, mask
+
+
 def _write_scene(
     folder: Path, side: int, placed: list[tuple[tuple[Path, Path], int]], reduction: int
 ) -> tuple[Path, Path]:
@@ -78,7 +112,7 @@ def _write_scene(
     rough = np.zeros((small, small), np.uint8)
     with rasterio.open(
         scene, "w", height=side, width=side, count=3, interleave="pixel",
-        transform=from_origin(399_000, 5_820_000, 0.5, 0.5), **layout,
+        transform=rasterio.Affine(0.5, 0, 399_000, 0, -0.5, 5_820_000), **layout,
     ) as dataset:  # fmt: skip
         for pair, cell in placed:
             photograph = _placed(pair, cell, side, reduction)
@@ -92,7 +126,7 @@ def _write_scene(
             rough[top : top + height, left : left + width] = reduced
     with rasterio.open(
         mask, "w", height=small, width=small, count=1,
-        transform=from_origin(399_000, 5_820_000, 0.5 * side / small, 0.5 * side / small), **layout,
+        transform=rasterio.Affine(0.5 * side / small, 0, 399_000, 0, -0.5 * side / small, 5_820_000), **layout,
     ) as dataset:  # fmt: skip
         dataset.write(rough, 1)
     return scene, mask
