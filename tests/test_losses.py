@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 
+from refine.models.blocks import coarse_logit
 from refine.training.config import Loss, Terms
 from refine.training.losses import gradient, output_loss, right_and_far, soft_iou_loss, terms_for, total_loss
 
@@ -84,3 +85,33 @@ def test_identity_term_counts_change_where_the_mask_was_right_and_far_from_outli
     change[..., :20] = 0.5
     total, _ = total_loss({"final": start + change}, truth, torch.ones_like(truth, dtype=torch.bool), config, start)
     assert float(total) == pytest.approx(0.5 * 20 / 32, abs=1e-5)
+
+
+def test_relative_weights_let_a_good_mask_count_beside_a_bad_one() -> None:
+    """Two samples, right but for blur and badly wrong: the share of the good one in the gradient grows."""
+    truth = torch.zeros(2, 1, 32, 32)
+    truth[:, :, :, 16:] = 1
+    coarse = truth.clone()
+    coarse[0, :, :, 15:17] = 0.5  # a ramp on the outline
+    coarse[1] = 1 - truth[1]
+    start = coarse_logit(coarse)
+    trusted = torch.ones_like(truth, dtype=torch.bool)
+    shares = []
+    for relative in (0.0, 0.05):
+        logit = start.clone().requires_grad_()
+        config = Loss(outputs={"final": Terms(bce=1.0)}, relative=relative)
+        loss, _ = total_loss({"final": logit}, truth, trusted, config, start)
+        (gradient_of,) = torch.autograd.grad(loss, logit)
+        good, bad = (float(part.abs().sum()) for part in gradient_of)
+        shares.append(good / (good + bad))
+    assert shares[1] > 10 * shares[0]
+
+
+def test_weights_of_one_change_no_loss() -> None:
+    torch.manual_seed(0)
+    logit, truth = torch.randn(2, 1, 16, 16), torch.rand(2, 1, 16, 16)
+    trusted = torch.rand(2, 1, 16, 16) > 0.3
+    terms = Terms(bce=1.0, l1=0.5, l2=0.5, sobel=2.0, iou=1.0)
+    torch.testing.assert_close(
+        output_loss(logit, truth, trusted, terms, torch.ones(2)), output_loss(logit, truth, trusted, terms)
+    )

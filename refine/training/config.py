@@ -102,6 +102,9 @@ class Loss(Section):
     """`outputs` maps the start of an output's name ("s8", "final") to its terms; the longest match counts."""
 
     outputs: dict[str, Terms] = Field(min_length=1)
+    relative: float = Field(
+        0.0, ge=0, description="a sample weighs relative / (relative + its coarse mask's loss); 0: all weigh the same"
+    )
     identity: float = Field(0.0, ge=0, description="mean |change of the logit| where the coarse mask is right")
 
 

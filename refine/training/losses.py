@@ -21,8 +21,12 @@ def total_loss(
 
     `outputs` are logits (B, 1, H, W); `truth` (B, 1, H, W) in 0..1; `trusted` (B, 1, H, W) bool.
     """
+    weights = None
+    if config.relative and coarse_logit is not None:
+        weights = forbearance(coarse_logit, truth, trusted, terms_for("final", config), config.relative)
     parts = {
-        name: output_loss(logit.float(), truth, trusted, terms_for(name, config)) for name, logit in outputs.items()
+        name: output_loss(logit.float(), truth, trusted, terms_for(name, config), weights)
+        for name, logit in outputs.items()
     }
     if config.identity and coarse_logit is not None:
         change = (outputs["final"].float() - coarse_logit).abs()
@@ -38,22 +42,40 @@ def terms_for(name: str, config: Loss) -> Terms:
     return config.outputs[max(keys, key=len)] if keys else Terms()
 
 
-def output_loss(logit: Tensor, truth: Tensor, trusted: Tensor, terms: Terms) -> Tensor:
+@torch.no_grad()
+def forbearance(coarse_logit: Tensor, truth: Tensor, trusted: Tensor, terms: Terms, relative: float) -> Tensor:
+    """A weight for each sample, (B,): `relative / (relative + loss of its coarse mask)`.
+
+    What is left to mend of a good mask is little beside a bad one's error, so a sum lets the bad ones teach the network
+    to put no trust in any mask. Relative to where it started, every mask counts.
+    """
+    pairs = zip(coarse_logit.split(1), truth.split(1), trusted.split(1), strict=True)
+    before = torch.stack([output_loss(logit, true, counts, terms) for logit, true, counts in pairs])
+    return relative / (relative + before)
+
+
+def output_loss(logit: Tensor, truth: Tensor, trusted: Tensor, terms: Terms, weights: Tensor | None = None) -> Tensor:
+    """The sum of the terms over a batch; `weights` (B,) count one sample's pixels more than another's."""
+    counted = trusted.float() if weights is None else trusted * weights[:, None, None, None]
+    whole = trusted.float().sum().clamp(min=1.0)
+
+    def mean(values: Tensor) -> Tensor:
+        return (values * counted).sum() / whole
+
     loss = logit.new_zeros(())
     if terms.bce:
-        entropy = F.binary_cross_entropy_with_logits(logit, truth, reduction="none")
-        loss = loss + terms.bce * weighted_mean(entropy, trusted)
+        loss = loss + terms.bce * mean(F.binary_cross_entropy_with_logits(logit, truth, reduction="none"))
     if not (terms.l1 or terms.l2 or terms.sobel or terms.iou):
         return loss
     probability = torch.sigmoid(logit)
     if terms.l1:
-        loss = loss + terms.l1 * weighted_mean((probability - truth).abs(), trusted)
+        loss = loss + terms.l1 * mean((probability - truth).abs())
     if terms.l2:
-        loss = loss + terms.l2 * weighted_mean((probability - truth).square(), trusted)
+        loss = loss + terms.l2 * mean((probability - truth).square())
     if terms.sobel:
-        loss = loss + terms.sobel * weighted_mean((gradient(probability) - gradient(truth)).abs(), trusted)
+        loss = loss + terms.sobel * mean((gradient(probability) - gradient(truth)).abs())
     if terms.iou:
-        loss = loss + terms.iou * soft_iou_loss(probability, truth, trusted)
+        loss = loss + terms.iou * soft_iou_loss(probability, truth, trusted, weights)
     return loss
 
 
@@ -62,12 +84,13 @@ def weighted_mean(values: Tensor, weights: Tensor) -> Tensor:
     return (values * weights).sum() / weights.sum().clamp(min=1.0)
 
 
-def soft_iou_loss(probability: Tensor, truth: Tensor, trusted: Tensor) -> Tensor:
+def soft_iou_loss(probability: Tensor, truth: Tensor, trusted: Tensor, weights: Tensor | None = None) -> Tensor:
     """1 - intersection over union of each image, both softened by products; 1e-6 keeps an empty pair at 0."""
     p, g = probability * trusted, truth * trusted
     both = (p * g).sum(dim=(1, 2, 3))
     union = (p + g - p * g).sum(dim=(1, 2, 3))
-    return (1 - (both + 1e-6) / (union + 1e-6)).mean()
+    loss = 1 - (both + 1e-6) / (union + 1e-6)
+    return (loss if weights is None else loss * weights).mean()
 
 
 def gradient(plane: Tensor) -> Tensor:
