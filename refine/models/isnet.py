@@ -10,9 +10,9 @@ from __future__ import annotations
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from refine.models.preprocessing import Preprocessing
+from refine.models.rsu import DilatedU, PooledU, enlarge, halve
 
 # RGB / 255 - 0.5, the whole image brought to 1024 x 1024 without keeping its aspect (the public code's settings).
 PREPROCESSING = Preprocessing(height=1024, width=1024, mean=(0.5, 0.5, 0.5), std=(1.0, 1.0, 1.0))
@@ -24,73 +24,6 @@ class ISNetConfig(BaseModel):
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
 
     in_channels: int = Field(default=3, ge=1)
-
-
-class ConvBlock(nn.Module):
-    """conv3x3, BatchNorm, ReLU; padding equals dilation, so height and width stay."""
-
-    def __init__(self, in_channels: int, out_channels: int, dilation: int = 1) -> None:
-        super().__init__()
-        self.conv_s1 = nn.Conv2d(in_channels, out_channels, 3, padding=dilation, dilation=dilation)
-        self.bn_s1 = nn.BatchNorm2d(out_channels)
-        self.relu_s1 = nn.ReLU(inplace=True)
-
-    def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.relu_s1(self.bn_s1(self.conv_s1(x)))
-        return y
-
-
-class PooledU(nn.Module):
-    """RSU-L: x0 + U(x0), where U halves the size L - 2 times and ends in one dilated block (L = `depth`)."""
-
-    def __init__(self, depth: int, in_channels: int, mid_channels: int, out_channels: int) -> None:
-        super().__init__()
-        self.depth = depth
-        self.rebnconvin = ConvBlock(in_channels, out_channels)
-        self.add_module("rebnconv1", ConvBlock(out_channels, mid_channels))
-        for level in range(2, depth):
-            self.add_module(f"rebnconv{level}", ConvBlock(mid_channels, mid_channels))
-        self.add_module(f"rebnconv{depth}", ConvBlock(mid_channels, mid_channels, dilation=2))
-        for level in range(depth - 1, 1, -1):
-            self.add_module(f"rebnconv{level}d", ConvBlock(2 * mid_channels, mid_channels))
-        self.add_module("rebnconv1d", ConvBlock(2 * mid_channels, out_channels))
-
-    def forward(self, x: Tensor) -> Tensor:
-        x0: Tensor = self.rebnconvin(x)
-        skips = [self.get_submodule("rebnconv1")(x0)]
-        for level in range(2, self.depth):
-            skips.append(self.get_submodule(f"rebnconv{level}")(halve(skips[-1])))
-        y: Tensor = self.get_submodule(f"rebnconv{self.depth}")(skips[-1])
-        for level in range(self.depth - 1, 0, -1):
-            skip = skips[level - 1]
-            y = self.get_submodule(f"rebnconv{level}d")(torch.cat([enlarge(y, skip), skip], dim=1))
-        return y + x0
-
-
-class DilatedU(nn.Module):
-    """RSU-4F: the same at one size, dilation 1, 2, 4, 8 in place of pooling."""
-
-    def __init__(self, in_channels: int, mid_channels: int, out_channels: int) -> None:
-        super().__init__()
-        self.rebnconvin = ConvBlock(in_channels, out_channels)
-        self.rebnconv1 = ConvBlock(out_channels, mid_channels)
-        self.rebnconv2 = ConvBlock(mid_channels, mid_channels, dilation=2)
-        self.rebnconv3 = ConvBlock(mid_channels, mid_channels, dilation=4)
-        self.rebnconv4 = ConvBlock(mid_channels, mid_channels, dilation=8)
-        self.rebnconv3d = ConvBlock(2 * mid_channels, mid_channels, dilation=4)
-        self.rebnconv2d = ConvBlock(2 * mid_channels, mid_channels, dilation=2)
-        self.rebnconv1d = ConvBlock(2 * mid_channels, out_channels)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x0: Tensor = self.rebnconvin(x)
-        x1 = self.rebnconv1(x0)
-        x2 = self.rebnconv2(x1)
-        x3 = self.rebnconv3(x2)
-        y: Tensor = self.rebnconv4(x3)
-        y = self.rebnconv3d(torch.cat([y, x3], dim=1))
-        y = self.rebnconv2d(torch.cat([y, x2], dim=1))
-        y = self.rebnconv1d(torch.cat([y, x1], dim=1))
-        return x0 + y
 
 
 class ISNet(nn.Module):
@@ -156,13 +89,3 @@ class ISNet(nn.Module):
         """The six side outputs at the image's size, finest first, each (B, 1, H, W)."""
         heads = (self.side1, self.side2, self.side3, self.side4, self.side5, self.side6)
         return tuple(enlarge(head(feature), image) for head, feature in zip(heads, features, strict=True))
-
-
-def halve(x: Tensor) -> Tensor:
-    """2 x 2 maximum; an odd row or column at the end is kept, as in the public code."""
-    return F.max_pool2d(x, 2, stride=2, ceil_mode=True)
-
-
-def enlarge(x: Tensor, like: Tensor) -> Tensor:
-    """Bilinear to the height and width of `like`, pixel centres aligned."""
-    return F.interpolate(x, size=like.shape[-2:], mode="bilinear", align_corners=False)

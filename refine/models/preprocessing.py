@@ -11,9 +11,14 @@ if TYPE_CHECKING:
 
 Triple = tuple[float, float, float]
 
+IMAGENET_MEAN: Triple = (0.485, 0.456, 0.406)
+IMAGENET_STD: Triple = (0.229, 0.224, 0.225)
+
 
 class Preprocessing(BaseModel):
-    """Size and scaling of a network's input: `(value / 255 - mean) / std`, channels in RGB order.
+    """Size and scaling of a network's input: `(value / white - mean) / std`, channels in RGB order.
+
+    `white` is 255, or the image's own largest value, as some published networks were trained.
 
     `height` and `width` are the size the whole image is brought to (area-averaged, aspect not kept), or None
     for a network that sees windows of the image as they are.
@@ -26,10 +31,13 @@ class Preprocessing(BaseModel):
     mean: Triple = (0.5, 0.5, 0.5)
     std: Triple = (0.5, 0.5, 0.5)
     channel_order: Literal["rgb"] = "rgb"
+    white: Literal["255", "maximum"] = "255"
 
     def normalise(self, image: Tensor) -> Tensor:
         """`image` (B, H, W, 3) uint8 as (B, 3, H, W) float32 in the network's own scale, channels last in memory."""
-        unit = image.permute(0, 3, 1, 2).float() / 255  # (B, 3, H, W)
+        values = image.permute(0, 3, 1, 2).float()  # (B, 3, H, W)
+        white = 255 if self.white == "255" else values.amax(dim=(1, 2, 3), keepdim=True).clamp(min=1)
+        unit = values / white
         mean = unit.new_tensor(self.mean).view(1, 3, 1, 1)
         std = unit.new_tensor(self.std).view(1, 3, 1, 1)
         return (unit - mean) / std

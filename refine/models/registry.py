@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
     from refine.models.encoder import Encoder
 
-Role = Literal["coarse", "refiner"]
+Role = Literal["coarse", "refiner", "truth", "composite"]
+"""What a network is given: a whole image, windows and a mask, the true mask, or a composite and its background."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,9 +29,10 @@ class Network:
     module: str
     class_name: str
     config_name: str
-    role: Role  # a coarse network sees the whole image; a refiner sees windows and a mask
+    role: Role
     side: int  # height and width of what one forward pass sees, as published
     preset: Mapping[str, object] = field(default_factory=dict)
+    published: str = ""  # the weights that others published, and where
 
 
 _COARSE: Mapping[str, object] = {"takes_mask": False, "reach_input": False, "output": "direct"}
@@ -40,7 +42,21 @@ NETWORKS: Mapping[str, Network] = {
     "mos_h": Network("meticulousnet", "MeticulousNet", "MeticulousConfig", "refiner", 224),
     "mos_l_lite": Network("lite", "LiteNet", "LiteConfig", "coarse", 336, _COARSE),
     "mos_h_lite": Network("lite", "LiteNet", "LiteConfig", "refiner", 224),
-    "isnet": Network("isnet", "ISNet", "ISNetConfig", "coarse", 1024),
+    "isnet": Network(
+        "isnet", "ISNet", "ISNetConfig", "coarse", 1024, published="isnet-general-use.pth of the project xuebinqin/DIS"
+    ),
+    "u2netp": Network(
+        "u2net", "U2Net", "U2NetConfig", "coarse", 320, {"small": True}, "u2netp.pth of the project xuebinqin/U-2-Net"
+    ),
+    "u2net": Network(
+        "u2net", "U2Net", "U2NetConfig", "coarse", 320, {"small": False}, "u2net.pth of the project xuebinqin/U-2-Net"
+    ),
+    "basnet": Network(
+        "basnet", "BASNet", "BASNetConfig", "coarse", 256, published="basnet.pth of the project xuebinqin/BASNet"
+    ),
+    "gt_encoder": Network("gt_encoder", "GTEncoder", "GTEncoderConfig", "truth", 1024, {"enlarged": False}),
+    "gt_encoder_enlarged": Network("gt_encoder", "GTEncoder", "GTEncoderConfig", "truth", 1024, {"enlarged": True}),
+    "unet6": Network("unet6", "UNet6", "UNet6Config", "composite", 192),
 }
 
 
@@ -62,6 +78,9 @@ def full_config(name: str, config: Mapping[str, object] | None = None) -> BaseMo
     Raises ConfigError naming every unknown key and every value that does not fit.
     """
     network = find_network(name)
+    for key, fixed in network.preset.items():
+        if config is not None and key in config and config[key] != fixed:
+            raise ConfigError(f"{name}: model.{key}: is {json.dumps(fixed)} in {name}; leave the key out")
     schema: type[BaseModel] = getattr(_code_of(network), network.config_name)
     # Through JSON, so that a tuple of Python and a list of a file are the same thing to the strict model.
     text = json.dumps({**network.preset, **(config or {})})
@@ -73,8 +92,7 @@ def full_config(name: str, config: Mapping[str, object] | None = None) -> BaseMo
         )
         raise ConfigError(f"{name}: {problems}") from error
     if getattr(chosen, "takes_mask", False) != (network.role == "refiner"):
-        verb = "takes" if network.role == "refiner" else "does not take"
-        raise ConfigError(f"{name}: model.takes_mask: {name} {verb} a mask; leave the key out")
+        raise ConfigError(f"{name}: model.takes_mask: {name} takes a mask; leave the key out")
     return chosen
 
 
@@ -86,6 +104,15 @@ def build_model(name: str, config: Mapping[str, object] | None = None) -> nn.Mod
     network = find_network(name)
     build: type[nn.Module] = getattr(_code_of(network), network.class_name)
     return build(full_config(name, config))
+
+
+def published_preprocessing(name: str) -> Preprocessing:
+    """What weights that others published for the network `name` expect, which may differ from what new ones learn."""
+    code = _code_of(find_network(name))
+    fixed = getattr(code, "PUBLISHED_PREPROCESSING", getattr(code, "PREPROCESSING", None))
+    if not isinstance(fixed, Preprocessing):
+        raise ConfigError(f"{name}: nobody published weights of it; give a checkpoint made by refine")
+    return fixed
 
 
 def default_preprocessing(name: str, model: nn.Module) -> Preprocessing:
