@@ -47,7 +47,7 @@ def store(path: Path, make: Maker, image: RGB, mask: NDArray[np.uint8]) -> None:
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     (coarse,) = make(Entry(path.parent, path.parent.name, path.stem, True), image, mask)
-    _, packed = cv2.imencode(".png", np.round(np.asarray(coarse.mask) * 255).astype(np.uint8))
+    _, packed = cv2.imencode(".png", np.round(np.asarray(coarse.mask, np.float32) * 255).astype(np.uint8))
     temporary = path.with_name(f".{path.name}")
     temporary.write_bytes(packed.tobytes())
     temporary.replace(path)

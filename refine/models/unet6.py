@@ -1,8 +1,8 @@
 """A U-Net that sees a composite and its empty background, and gives the mask and relative depth of what was put there.
 
 The network of a public solution of the EVA4 course, session 15 (EVAConsolidated): six channels in, at 192 x 192. As
-published its 3 x 3 convolutions below the encoder have no padding, so an image of side S gives a mask of side S - 126, the
-middle; and it ends in BatchNorm and ReLU, whose logits cannot say "background": sigmoid of zero is one half. The
+published its 3 x 3 convolutions below the encoder have no padding, so an image of side S gives a mask of the middle, of
+side S - 126; and it ends in BatchNorm and ReLU, whose logits cannot say "background": sigmoid of zero is one half. The
 repaired form, the default, pads and ends in a convolution.
 """
 
