@@ -54,7 +54,7 @@ def refine_array(
 ) -> Mask:
     """The refined mask, (H, W) float32 in 0..1; of `settings.roi`, if there is one. The inputs are left as they are.
 
-    `image` is (H, W, 3) RGB or (H, W), uint8, uint16 or float (shown from percentile 0.5 to 99.5, or `settings.range`).
+    `image` is (H, W, 3) RGB or (H, W), uint8, uint16 or float (shown from percentile 0.5 to 99.5, or as `settings` say).
     `mask` is (h, w) of any size over the image's extent, bool, uint8, uint16 or float in 0..1; without it the coarse
     network makes one. `checkpoint` is that of the refining network. Pixels that are NaN in the image become 0.
 
@@ -63,7 +63,7 @@ def refine_array(
     settings = settings or Settings()
     if checkpoint is not None:
         settings = settings.model_copy(update={"checkpoint": Path(checkpoint)})
-    source = array_image(image, bands=settings.bands, value_range=settings.range)
+    source = array_image(image, bands=settings.bands, value_range=settings.range, percentiles=settings.percentiles)
     device = resolve_device(settings)
     networks = choose_networks(settings, device, needs_coarse=mask is None)
     if mask is None:
@@ -80,7 +80,7 @@ def refine_with(
 ) -> Mask:
     """As `refine_array`, with a network that `refine.backends.load_refiner` loaded before: for many images in turn."""
     settings = settings or Settings()
-    source = array_image(image, bands=settings.bands, value_range=settings.range)
+    source = array_image(image, bands=settings.bands, value_range=settings.range, percentiles=settings.percentiles)
     first, facts = _given(mask, source, settings)
     return _refined(source, first, facts, refiner, resolve_device(settings), settings)
 
@@ -118,6 +118,7 @@ def refine_raster(
                 image,
                 bands=settings.bands,
                 value_range=_pair(settings.range),
+                percentiles=_pair(settings.percentiles),
                 cache_bytes=plan.cache_bytes,
                 directory=out.parent,  # temporary pixels lie where there is room for the output, not in /tmp, often RAM
             )
@@ -175,6 +176,7 @@ def refine_raster(
         roi=settings.roi,
         mask_height=first.height,
         mask_width=first.width,
+        shown_values=source.value_limits,
         reach=plan.reach,
         levels=level_entries(run),
         windows_run=run.run,
@@ -242,6 +244,7 @@ def _identity(
         "--checkpoint": sha256(networks.checkpoint),
         "--bands": str(settings.bands),
         "--range": str(settings.range),
+        "--percentiles": str(settings.percentiles),
         "--device": describe_device(networks),
         **{f"the version of {name}": number for name, number in libraries.items()},
     }

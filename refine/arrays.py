@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from refine.errors import InputError
 from refine.geometry import RGB, BoolArray
-from refine.raster.scaling import Scaling, fixed_scaling, percentile_scaling
+from refine.raster.scaling import PERCENTILES, Scaling, fixed_scaling, percentile_scaling
 from refine.sources import ArrayImage
 
 SAMPLE_SIDE = 1024
@@ -17,12 +17,17 @@ SAMPLE_SIDE = 1024
 
 
 def array_image(
-    image: NDArray[np.generic], *, bands: tuple[int, ...] | None = None, value_range: tuple[float, ...] | None = None
+    image: NDArray[np.generic],
+    *,
+    bands: tuple[int, ...] | None = None,
+    value_range: tuple[float, ...] | None = None,
+    percentiles: tuple[float, ...] | None = None,
 ) -> ArrayImage:
     """An ImageSource over `image`, (H, W) or (H, W, C), uint8, uint16 or float; C is 1 or 3, or `bands` choose.
 
-    8 bit is taken as it is; other types from percentile 0.5 to 99.5 of each band, or from `value_range`. A pixel
-    that is NaN or infinite in a band is invalid. Raises InputError for any other shape or type.
+    Values are shown from `value_range`, or from `percentiles` of each band; if neither is given, 8 bit is taken as it
+    is, and others from percentile 0.5 to 99.5. A pixel that is NaN or infinite in a band is invalid.
+    Raises InputError for any other shape or type.
     """
     values = np.asarray(image)
     values = values[:, :, None] if values.ndim == 2 else values
@@ -34,7 +39,7 @@ def array_image(
     valid = np.isfinite(values).all(axis=2) if values.dtype.kind == "f" else None
     if valid is not None and not valid.any():
         raise InputError("the image has no valid pixel: all are NaN or infinite")
-    return ArrayImage(_colours(values, valid, value_range), valid)
+    return ArrayImage(_colours(values, valid, value_range, percentiles), valid)
 
 
 def _chosen(values: NDArray[np.generic], bands: tuple[int, ...] | None) -> NDArray[np.generic]:
@@ -48,11 +53,17 @@ def _chosen(values: NDArray[np.generic], bands: tuple[int, ...] | None) -> NDArr
     return values
 
 
-def _colours(values: NDArray[np.generic], valid: BoolArray | None, value_range: tuple[float, ...] | None) -> RGB:
+def _colours(
+    values: NDArray[np.generic],
+    valid: BoolArray | None,
+    value_range: tuple[float, ...] | None,
+    percentiles: tuple[float, ...] | None,
+) -> RGB:
     if value_range is not None:
         scaling = fixed_scaling((value_range[0], value_range[1]), values.shape[2], str(values.dtype))
-    elif values.dtype != np.uint8:
-        scaling = _percentiles(values, valid)
+    elif values.dtype != np.uint8 or percentiles is not None:
+        low, high = percentiles or PERCENTILES
+        scaling = _percentiles(values, valid, (low, high))
     else:
         scaling = None
     bands = [values[:, :, index] for index in range(values.shape[2])]
@@ -63,7 +74,7 @@ def _colours(values: NDArray[np.generic], valid: BoolArray | None, value_range: 
     return np.ascontiguousarray(np.stack(shown * 3 if len(shown) == 1 else shown, axis=2), dtype=np.uint8)
 
 
-def _percentiles(values: NDArray[np.generic], valid: BoolArray | None) -> Scaling:
+def _percentiles(values: NDArray[np.generic], valid: BoolArray | None, percentiles: tuple[float, float]) -> Scaling:
     height, width = values.shape[:2]
     step = ceil(max(height, width) / SAMPLE_SIDE)
     rows, cols = _every(height, step), _every(width, step)
@@ -71,7 +82,7 @@ def _percentiles(values: NDArray[np.generic], valid: BoolArray | None) -> Scalin
     if not usable[np.ix_(rows, cols)].any():
         rows, cols = np.arange(height), np.arange(width)
     samples = values[np.ix_(rows, cols)].transpose(2, 0, 1)
-    return percentile_scaling(samples, np.broadcast_to(usable[np.ix_(rows, cols)], samples.shape))
+    return percentile_scaling(samples, np.broadcast_to(usable[np.ix_(rows, cols)], samples.shape), percentiles)
 
 
 def _every(length: int, step: int) -> NDArray[np.intp]:

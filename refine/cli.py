@@ -187,6 +187,7 @@ def refine() -> None:
 @setting("overlap", type=int, metavar="PX")
 @setting("select", type=click.Choice(["boundary", "all"]))
 @setting("bands", callback=numbers(int, "R,G,B"), metavar="R,G,B")
+@setting("percentiles", callback=numbers(float, "LOW,HIGH"), metavar="LOW,HIGH")
 @setting("range", callback=numbers(float, "LOW,HIGH"), metavar="LOW,HIGH")
 @setting("max_memory", callback=size, metavar="SIZE", shown_default="4GiB")
 @setting("batch", callback=batch, metavar="auto|N")

@@ -56,6 +56,7 @@ class Report(_Entry):
     roi: tuple[int, ...] | None
     mask_height: int
     mask_width: int
+    shown_values: tuple[tuple[float, float], ...] | None  # as black and white, of each band; None: 8 bit as it is
     reach: float
     levels: tuple[LevelEntry, ...]
     windows_run: int

@@ -76,6 +76,9 @@ class Settings(BaseModel):
     bands: Annotated[tuple[int, ...], BeforeValidator(_tuple)] | None = Field(
         None, description="bands of the raster taken as RGB, counted from 1: one or three"
     )
+    percentiles: Annotated[tuple[float, ...], BeforeValidator(_tuple)] | None = Field(
+        None, description="percentiles of the image's values taken as black and white, such as 2,98; instead of --range"
+    )
     range: Annotated[tuple[float, ...], BeforeValidator(_tuple)] | None = Field(
         None, description="values taken as black and white; percentiles 0.5 and 99.5 if not given, and 8 bit as it is"
     )
@@ -120,6 +123,11 @@ class Settings(BaseModel):
             raise ValueError(f"--bands {_listed(self.bands)}: give one band or three, counted from 1")
         if self.range is not None and (len(self.range) != 2 or not self.range[0] < self.range[1]):
             raise ValueError(f"--range {_listed(self.range)}: give two values, the first below the second")
+        if self.percentiles is not None:
+            if len(self.percentiles) != 2 or not 0 <= self.percentiles[0] < self.percentiles[1] <= 100:
+                raise ValueError(f"--percentiles {_listed(self.percentiles)}: give two from 0 to 100, the lower first")
+            if self.range is not None:
+                raise ValueError("--percentiles and --range both say what is black and white; leave one of them out")
         if self.threshold is not None and not self.binary:
             raise ValueError(f"--threshold {self.threshold:g} cuts a binary mask; add --binary, or leave it out")
         if self.roi is not None and (len(self.roi) != 4 or min(self.roi[:2]) < 0 or min(self.roi[2:]) < 1):

@@ -55,3 +55,16 @@ def test_a_preview_that_fails_leaves_the_mask_and_says_so(
         refine_raster(pair[0], out, pair[1], settings=options, preview=preview)
     assert raised.value.exit_code == 2
     assert read_mask(out).shape == (900, 1200)
+
+
+def test_the_report_says_which_values_were_black_and_white(
+    tmp_path: Path, pair: tuple[Path, Path], options: Settings
+) -> None:
+    with rasterio.open(pair[0]) as dataset:
+        stored = dataset.read().astype(np.uint16) * 40
+    deep = write_tif(tmp_path / "deep.tif", stored.transpose(1, 2, 0), transform=NORTH_UP)
+    settings = options.model_copy(update={"percentiles": (1.0, 90.0)})
+    report = refine_raster(deep, tmp_path / "deep_mask.tif", pair[1], settings=settings)
+    for (low, high), band in zip(report.shown_values or (), stored, strict=True):
+        np.testing.assert_allclose((low, high), np.percentile(band, [1, 90]), rtol=0.05)
+    assert refine_raster(pair[0], tmp_path / "mask.tif", pair[1], settings=options).shown_values is None

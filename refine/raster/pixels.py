@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
-from math import ceil
+from math import ceil, isqrt
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,20 @@ from refine.errors import InputError
 from refine.geometry import RGB, BoolArray, Window
 from refine.raster.gdal import translated
 from refine.raster.layout import Layout, valid_pixels
-from refine.raster.scaling import Scaling, fixed_scaling, look_up, percentile_scaling
+from refine.raster.scaling import PERCENTILES, Scaling, fixed_scaling, look_up, percentile_scaling
 
 SAMPLE_SIDE = 1024
 """Black and white are taken from every k-th pixel, so that the long side keeps at most this many."""
 
+SAMPLED_SHARE = 16
+"""Where no overview gives every k-th pixel, one block of so many is decoded instead, but at least SAMPLED_BLOCKS."""
+
+SAMPLED_BLOCKS = 64
+
+_FEWEST_SAMPLES = 10_000  # valid pixels in blocks; below, every k-th of the image is looked at
 _ENOUGH_SAMPLES = 1 << 20  # where valid pixels are so rare that every k-th finds none
+_FROM_THE_TOP = ("PNG", "JPEG", "WEBP")  # to decode one block is to decode all above it
+_GOLDEN = (5**0.5 - 1) / 2  # its multiples spread evenly over 0..1
 _STRIP_ROWS = 256  # read at once, at least, so that few calls are made
 _LARGEST_STRIP_ROWS = 1024  # higher blocks are read in several strips, from GDAL's cache
 
@@ -58,24 +67,29 @@ class PixelReader:
                 valid = is_set if valid is None else valid & is_set
         return values, None if valid is None or valid.all() else valid
 
-    def choose_scaling(self, value_range: tuple[float, float] | None) -> None:
-        """Decide how values are shown: `value_range`, 8 bit as it is, or percentiles of the whole image.
+    def choose_scaling(
+        self, value_range: tuple[float, float] | None, percentiles: tuple[float, float] | None = None
+    ) -> None:
+        """Decide how values are shown: from `value_range` or `percentiles` of the whole image, else 8 bit as it is, and
+        others from percentiles 0.5 to 99.5.
 
         Raises InputError if no pixel is valid.
         """
         dtype = self.dataset.dtypes[self.layout.bands[0] - 1]
-        has_colours = dtype == "uint8" or self.layout.palette is not None
-        if value_range is not None and self.layout.palette is None:
+        is_palette = self.layout.palette is not None
+        has_colours = is_palette or (dtype == "uint8" and percentiles is None)
+        if value_range is not None and not is_palette:
             self.scaling = fixed_scaling(value_range, len(self.layout.bands), dtype)
-        elif self.layout.largest is not None:
+        elif self.layout.largest is not None and percentiles is None:
             self.scaling = fixed_scaling((0, self.layout.largest), len(self.layout.bands), dtype)
         if has_colours and not self.has_invalid:
             return
-        samples, valid = self._sample()
+        needs_percentiles = not has_colours and self.scaling is None
+        samples, valid = self._sample(_FEWEST_SAMPLES if needs_percentiles else 1)
         if not valid.any():
             raise InputError(f"{self.path}: no pixel is valid: all are nodata, NaN or masked")
-        if not has_colours and self.scaling is None:
-            self.scaling = percentile_scaling(samples, valid)
+        if needs_percentiles:
+            self.scaling = percentile_scaling(samples, valid, percentiles or PERCENTILES)
 
     def strips(self) -> list[Window]:
         """Full-width windows of whole block rows, top to bottom, that cover the dataset."""
@@ -94,8 +108,19 @@ class PixelReader:
             return np.repeat(shown[0][:, :, None], 3, axis=2)
         return np.ascontiguousarray(shown.transpose(1, 2, 0))
 
-    def _sample(self) -> tuple[NDArray[Any], BoolArray]:
-        """Every k-th pixel, (bands, n), and which band values are valid; if that finds none, all that are valid."""
+    def _sample(self, fewest: int) -> tuple[NDArray[Any], BoolArray]:
+        """Some pixels of the whole image, (bands, n), and which band values are valid.
+
+        Every k-th pixel of some blocks; if those hold fewer than `fewest` valid values, or where overviews give it or
+        it takes no more, every k-th of the image; if that finds none, all that are valid.
+        """
+        places = self._sampled_blocks()
+        if places:
+            step = max(1, isqrt(sum(place.height * place.width for place in places) // SAMPLE_SIDE**2))
+            parts = (self._flat(place, (ceil(place.height / step), ceil(place.width / step))) for place in places)
+            samples, valid = _joined(parts)
+            if np.count_nonzero(valid) >= fewest:
+                return samples, valid
         height, width = self.dataset.height, self.dataset.width
         step = ceil(max(height, width) / SAMPLE_SIDE)
         sample = self._flat(Window(0, 0, height, width), (ceil(height / step), ceil(width / step)))
@@ -109,7 +134,21 @@ class PixelReader:
             count += found[-1][0].shape[1]
             if count >= _ENOUGH_SAMPLES:
                 break
-        return np.concatenate([f[0] for f in found], axis=1), np.concatenate([f[1] for f in found], axis=1)
+        return _joined(found)
+
+    def _sampled_blocks(self) -> list[Window]:
+        """Blocks spread evenly over rows and columns of a large image, top to bottom; none where they save nothing."""
+        height, width = self.dataset.block_shapes[self.layout.bands[0] - 1]
+        rows, cols = ceil(self.dataset.height / height), ceil(self.dataset.width / width)
+        count = max(SAMPLED_BLOCKS, rows * cols // SAMPLED_SHARE)
+        is_known = bool(self.dataset.overviews(self.layout.bands[0])) or self.dataset.driver in _FROM_THE_TOP
+        if is_known or count > rows * cols // 2:
+            return []
+        places = {(int((i + 0.5) * rows / count), int((i + 0.5) * _GOLDEN % 1 * cols)) for i in range(count)}
+        return [
+            Window(row * height, col * width, height, width).clip(self.dataset.height, self.dataset.width)
+            for row, col in sorted(places)
+        ]
 
     def _flat(self, window: Window, shape: tuple[int, int] | None) -> tuple[NDArray[Any], BoolArray]:
         values, valid = self.read_values(window, shape)
@@ -118,6 +157,11 @@ class PixelReader:
             if nodata is not None:
                 usable[index] &= values[index] != nodata
         return values.reshape(len(values), -1), usable.reshape(len(values), -1)
+
+
+def _joined(parts: Iterable[tuple[NDArray[Any], BoolArray]]) -> tuple[NDArray[Any], BoolArray]:
+    values, valid = zip(*parts, strict=True)
+    return np.concatenate(values, axis=1), np.concatenate(valid, axis=1)
 
 
 def strip_rows(block_height: int) -> int:

@@ -39,6 +39,7 @@ def open_image(
     *,
     bands: tuple[int, ...] | None = None,
     value_range: tuple[float, float] | None = None,
+    percentiles: tuple[float, float] | None = None,
     max_pixels: int = MAX_PIXELS,
     cache_bytes: int | None = None,
     level_bytes: int = LEVEL_BYTES,
@@ -46,8 +47,9 @@ def open_image(
 ) -> RasterImage:
     """The image at `path`; what was decided about its bands and orientation stands in `header.notes`.
 
-    `bands` are one or three, counted from 1; `value_range` is shown as black and white. GDAL's cache is set to
-    `cache_bytes` until the image is closed (None: left as it is). Temporary files go to `directory`.
+    `bands` are one or three, counted from 1; `value_range`, or `percentiles` of all values, are shown as black and
+    white. GDAL's cache is set to `cache_bytes` until the image is closed (None: left as it is). Temporary files go to
+    `directory`.
     Raises InputError for what is no image or has no valid pixel, RasterError if it cannot be read.
     """
     with ExitStack() as stack:
@@ -59,7 +61,7 @@ def open_image(
             layout, notes = read_layout(dataset, path, bands)
         header = replace(header, notes=(*header.notes, *notes))
         reader = PixelReader(dataset, path, layout, header.has_invalid)
-        reader.choose_scaling(value_range)
+        reader.choose_scaling(value_range, percentiles)
         return RasterImage(header, reader, stack.pop_all(), level_bytes, directory)
 
 

@@ -15,6 +15,7 @@ from refine.errors import InputError
 from refine.geometry import BoolArray
 
 PERCENTILES = (0.5, 99.5)
+"""Shown as black and white where nobody says otherwise."""
 
 _TABLE_TYPES = ("uint8", "uint16", "int8", "int16")  # few enough values to look each up
 _PIXELS_AT_ONCE = 1 << 18  # numpy widens numbers and indices to 8 bytes, some of them several times
@@ -67,12 +68,14 @@ def fixed_scaling(value_range: tuple[float, float], bands: int, dtype: str) -> S
     return Scaling(((float(low), float(high)),) * bands, dtype)
 
 
-def percentile_scaling(samples: NDArray[Any], valid: BoolArray) -> Scaling:
-    """Percentiles 0.5 and 99.5 of each band over the valid pixels; `samples` is (bands, ...), `valid` its shape."""
+def percentile_scaling(
+    samples: NDArray[Any], valid: BoolArray, percentiles: tuple[float, float] = PERCENTILES
+) -> Scaling:
+    """Two percentiles of each band over the valid pixels; `samples` is (bands, ...), `valid` its shape."""
     limits = []
     for values, usable in zip(samples, valid, strict=True):
         chosen = values[usable].astype(np.float64)
-        low, high = np.percentile(chosen, PERCENTILES) if chosen.size else (0.0, 0.0)
+        low, high = np.percentile(chosen, percentiles) if chosen.size else (0.0, 0.0)
         limits.append((float(low), float(high)))
     return Scaling(tuple(limits), str(samples.dtype))
 
