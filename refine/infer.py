@@ -21,7 +21,7 @@ from refine.networks import choose_networks, likely_device
 from refine.outputs import PREVIEW_SUFFIXES
 from refine.raster import check_output, default_output, is_whole_mask, read_header
 from refine.report import write_text
-from refine.run_folder import can_resume, check_left_over, is_published
+from refine.run_folder import can_resume, check_left_over, forget, is_published
 from refine.settings import Settings
 
 
@@ -50,6 +50,7 @@ def refine_images(request: Request, *, name: str) -> int:
     records: list[JsonValue] = []
     for job, preview in zip(jobs, previews, strict=True):
         if job in finished:
+            forget(job.out)
             click.echo(f"{job.out}: finished before, left as it is")
             records.append({"image": str(job.image), "out": str(job.out), "finished": "before"})
             continue

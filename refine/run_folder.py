@@ -65,6 +65,13 @@ def is_published(out: Path) -> bool:
         return False
 
 
+def forget(out: Path) -> None:
+    """Remove what a run left that was killed after the output had its name; nothing if another process is there."""
+    if folder_of(out).is_dir():
+        with suppress(InputError, RasterError), RunFolder(out) as folder:
+            folder.finish()
+
+
 class RunFolder:
     """The folder of one output, locked for this process inside a `with` block.
 

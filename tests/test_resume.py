@@ -349,6 +349,23 @@ def test_a_folder_goes_on_where_it_was(command: Call, many: Path, options: Setti
 
 
 @pytest.mark.usefixtures("small_parts")
+def test_what_a_run_left_that_was_killed_at_its_very_end_is_removed(command: Call, many: Path) -> None:
+    """The output had its name, the parts were still there."""
+    assert command(many)[0] == 0
+    out = many / "results" / "b.tif"
+    truth, left = out.read_bytes(), folder_of(out)
+    left.mkdir()
+    (left / "run.json").write_text('{"identity": {}, "parts": [1]}')
+    (left / "level0-part00000.gz").write_bytes(b"")
+    os.utime(left / "level0-part00000.gz", ns=(0, 0))
+    code, said, err = command(many, "--resume")
+    assert (code, err) == (0, "")
+    assert f"{out}: finished before" in said
+    assert names(many / "results") == ["a.tif", "b.tif", "c.tif"]
+    assert out.read_bytes() == truth
+
+
+@pytest.mark.usefixtures("small_parts")
 def test_results_that_are_not_whole_are_not_taken_as_finished(command: Call, many: Path, options: Settings) -> None:
     (many / "results").rmdir()
     assert command(many)[0] == 0
