@@ -32,7 +32,7 @@ def read_batches(selected: Iterable[SelectedRow], image: ImageSource, step: Leve
     bands: list[Band] = []
     waiting: list[tuple[tuple[int, int], RGB, Mask]] = []
     for row in selected:
-        bands.append(_with_valid(row.band, image, step) if needs_valid else row.band)
+        bands.append(_with_valid(row.band, image) if needs_valid else row.band)
         for col in row.cols:
             place = (row.band.index, col)
             pixels = read_window(image, step.grid.window(*place), step.level.decimation)
@@ -101,10 +101,12 @@ def _batch(bands: list[Band], waiting: list[tuple[tuple[int, int], RGB, Mask]], 
     return Batch(tuple(bands), places, image, coarse, finished)
 
 
-def _with_valid(band: Band, image: ImageSource, step: LevelPlan) -> Band:
-    valid = np.empty(band.coarse.shape, np.bool_)
+def _with_valid(band: Band, image: ImageSource) -> Band:
+    """A band of the image itself, with its valid pixels."""
+    valid = np.ones(band.coarse.shape, np.bool_)
     for start in range(0, len(valid), VALID_ROWS):
         rows = min(VALID_ROWS, len(valid) - start)
-        found = image.read(Window(band.row + start, 0, rows, step.level.width), step.level.decimation)[1]
-        valid[start : start + rows] = True if found is None else found
-    return Band(band.index, band.row, band.coarse, band.first, valid)
+        found = image.read_valid(Window(band.row + start, 0, rows, image.width))
+        if found is not None:
+            valid[start : start + rows] = found
+    return Band(band.index, band.row, band.coarse, band.first, None if valid.all() else valid)

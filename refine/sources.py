@@ -45,6 +45,10 @@ class ImageSource(Protocol):
         """(h, w, 3) uint8 of a window inside the level's grid, and (h, w) valid pixels, None if all are."""
         ...
 
+    def read_valid(self, window: Window) -> BoolArray | None:
+        """(h, w) valid pixels of a window of the image itself, None if all are; for less than `read`, where it can."""
+        ...
+
     def close(self) -> None: ...
 
 
@@ -215,6 +219,9 @@ class ArrayImage:
             self.prepare([decimation])
             image, valid = self._levels[decimation]
         return image[window.slices], None if valid is None else valid[window.slices]
+
+    def read_valid(self, window: Window) -> BoolArray | None:
+        return None if self._valid is None else self._valid[window.slices]
 
     def close(self) -> None:
         self._levels.clear()

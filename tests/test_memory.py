@@ -36,6 +36,9 @@ class GreyImage:
         shape = (window.height, window.width)
         return np.full((*shape, 3), 128, np.uint8), np.ones(shape, np.bool_) if self.has_invalid else None
 
+    def read_valid(self, window: Window) -> BoolArray | None:
+        return self.read(window)[1]
+
     def close(self) -> None:
         pass
 

@@ -44,7 +44,7 @@ class Watched:
 
     def __init__(self, image: RasterImage) -> None:
         self.height, self.width, self.has_invalid = image.height, image.width, image.has_invalid
-        self.prepare, self.close = image.prepare, image.close
+        self.prepare, self.read_valid, self.close = image.prepare, image.read_valid, image.close
         self.reads: list[tuple[int, int]] = []
         self._read = image.read
 

@@ -67,6 +67,16 @@ class PixelReader:
                 valid = is_set if valid is None else valid & is_set
         return values, None if valid is None or valid.all() else valid
 
+    def read_valid(self, window: Window) -> BoolArray | None:
+        """(h, w) valid pixels, None if all are; of a mask band without its colours, if it alone tells."""
+        tells_alone = not any(self.dataset.dtypes[band - 1].startswith("float") for band in self.layout.bands)
+        if not self.layout.has_mask_band or not tells_alone or None not in self.layout.nodata:
+            return self.read_values(window)[1]
+        place = RasterWindow(window.col, window.row, window.width, window.height)
+        with translated(self.path, f"cannot be read at row {window.row}, column {window.col}"):
+            valid: BoolArray = self.dataset.read_masks(self.layout.bands[0], window=place) != 0
+        return None if valid.all() else valid
+
     def choose_scaling(
         self, value_range: tuple[float, float] | None, percentiles: tuple[float, float] | None = None
     ) -> None:

@@ -26,6 +26,7 @@ from refine.raster.levels import LevelSweep, decimations_to_sweep
 from refine.raster.orientation import upright, upright_window
 from refine.raster.pixels import PixelReader, strip_rows
 from refine.raster.temporary import Store, make_store, temporary_bytes
+from refine.raster.validity import ValidCells
 
 SUMS_BYTES = 16 << 20
 """Working memory of the block means and of the scaling to 8 bit, which go by a few rows at a time."""
@@ -77,6 +78,7 @@ class RasterImage:
         self._memory_left = level_bytes
         self._directory = directory
         self._upright: Store | None = None
+        self._cells: ValidCells | None = None
         self._levels: dict[int, Store] = {}
         self._overviews: dict[int, PixelReader] = {}
 
@@ -111,11 +113,16 @@ class RasterImage:
                 store = self._levels[decimation] = self._make_store(*self._level_size(decimation))
                 takers[decimation] = self._writer(store)
             sweep = LevelSweep(self.height, self.width, self.has_invalid, takers)
+            cells = ValidCells(self.height, self.width) if self.has_invalid and self._cells is None else None
             for window in self._strips():
-                sweep.feed(*self.read(window))
+                image, valid = self.read(window)
+                sweep.feed(image, valid)
+                if cells is not None:
+                    cells.feed(valid, window.height)
                 if on_progress is not None:
                     on_progress(window.stop_row / self.height)
             sweep.finish()
+            self._cells = cells or self._cells
         elif on_progress is not None:
             on_progress(1.0)
 
@@ -124,6 +131,9 @@ class RasterImage:
 
         Raises RasterError, with the place, where the file is damaged.
         """
+        if decimation == 1 and self._cells is not None and self._cells.none_valid(window):
+            size = (window.height, window.width)
+            return np.zeros((*size, 3), np.uint8), np.zeros(size, np.bool_)
         if decimation == 1 and self.header.orientation == 1:
             return self._reader.read(window)
         if decimation == 1:
@@ -132,6 +142,16 @@ class RasterImage:
             return self._read_overview(window, decimation)
         self.prepare([decimation])
         return self._unpacked(self._levels[decimation].read(window))
+
+    def read_valid(self, window: Window) -> BoolArray | None:
+        """(h, w) valid pixels of a window of the image itself, None if all are.
+
+        Once the levels were made in a sweep, the file is read only where there are pixels of both kinds.
+        """
+        if not self.has_invalid:
+            return None
+        read = self._reader.read_valid if self.header.orientation == 1 else lambda place: self.read(place)[1]
+        return read(window) if self._cells is None else self._cells.valid(window, read)
 
     def close(self) -> None:
         """Close the file and drop all that is temporary. May be called twice."""
