@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from refine.models.blocks import ReachGate
+from refine.models.blocks import COARSE_LIMIT, ReachGate, changed_logit
 from refine.models.lite import LiteConfig, LiteNet
 
 
@@ -97,3 +99,22 @@ def test_a_closed_gate_leaves_a_mask_as_it_is() -> None:
         image, coarse = torch.randn(2, 3, 64, 64), torch.rand(2, 1, 64, 64)
         assert net.correction(image, coarse, torch.ones(2)).abs().max() == 0
         assert net.correction(image, coarse, torch.full((2,), 4.0)).abs().max() > 0
+
+
+@given(log_gain=st.floats(-3, 3), start=st.floats(-COARSE_LIMIT, COARSE_LIMIT))
+def test_a_bounded_gain_sharpens_in_place(log_gain: float, start: float) -> None:
+    """The outline stays where it is, the decided stay decided, and nothing leaves the coarse logit's range."""
+    logit = torch.tensor(start, dtype=torch.float64).view(1, 1, 1, 1)
+    change = torch.tensor([0.0, log_gain], dtype=torch.float64).view(1, 2, 1, 1)
+    changed = float(changed_logit(logit, change, bounded=True))
+    assert changed * start >= 0
+    assert abs(changed) <= COARSE_LIMIT * (1 + 1e-9)
+    assert (abs(changed) >= abs(start) * (1 - 1e-9)) if log_gain >= 0 else (abs(changed) <= abs(start) * (1 + 1e-9))
+
+
+def test_a_bounded_gain_leaves_decided_pixels_and_unchanged_ones_alone() -> None:
+    start = torch.tensor([-COARSE_LIMIT, -1.0, 0.0, 2.0, COARSE_LIMIT]).view(1, 1, 1, 5)
+    assert torch.equal(changed_logit(start, torch.zeros(1, 2, 1, 5), bounded=True), start)
+    sharp = changed_logit(start, torch.cat([torch.zeros(1, 1, 1, 5), torch.full((1, 1, 1, 5), 2.0)], 1), bounded=True)
+    torch.testing.assert_close(sharp[..., [0, 4]], start[..., [0, 4]])
+    assert float(sharp[0, 0, 0, 1]) < -2.5

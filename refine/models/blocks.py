@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from math import ceil, floor
+from math import ceil, floor, log
 
 import torch
 import torch.nn.functional as F
@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 COARSE_EPSILON = 0.01
 """A coarse mask is clipped this far from 0 and 1 before its logit is taken: +-4.595."""
+
+COARSE_LIMIT = log((1 - COARSE_EPSILON) / COARSE_EPSILON)
 
 POINT_RAMP = (0.1, 0.4)
 """Uncertainty at which the point head starts to count, and at which it counts fully."""
@@ -150,15 +152,20 @@ def mask_planes(image: Tensor, coarse: Tensor, reach: Tensor | None) -> Tensor:
     return torch.cat(planes, dim=1)  # (B, 4 or 5, H, W)
 
 
-def changed_logit(start: Tensor, change: Tensor) -> Tensor:
+def changed_logit(start: Tensor, change: Tensor, *, bounded: bool = False) -> Tensor:
     """The logit (B, 1, H, W) after a change (B, 1 or 2, H, W); a change of zero is none, to the bit.
 
     The first channel is added. The second is the logarithm of a factor on `start`: it sharpens a ramp in place, where a
-    sum could do so only by copying the ramp, and every error of the copy would move the outline.
+    sum could do so only by copying the ramp, and every error of the copy would move the outline. `bounded`: the factor
+    counts where the coarse mask is undecided and fades to 1 at the limit of its logit, so that one factor may serve a
+    whole window, and a sharpened outline is as easily moved as any.
     """
     if change.shape[1] == 1:
         return start + change
-    return start * change[:, 1:].clamp(-MOST_LOG_GAIN, MOST_LOG_GAIN).exp() + change[:, :1]
+    factor = change[:, 1:].clamp(-MOST_LOG_GAIN, MOST_LOG_GAIN).exp()
+    if bounded:
+        factor = factor / (1 + (factor - 1) * (start.abs() / COARSE_LIMIT))
+    return start * factor + change[:, :1]
 
 
 def correction_of(logit: Tensor, coarse: Tensor, *, residual: bool) -> Tensor:

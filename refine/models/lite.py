@@ -6,6 +6,7 @@ depthwise-separable decoder blocks. A 224 window costs below 2 G multiply-adds; 
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Literal
 
 import torch
@@ -38,6 +39,7 @@ class LiteConfig(BaseModel):
     reach_input: bool = True
     output: Literal["direct", "residual"] = "residual"
     gain: bool = Field(True, description="residual only: the coarse logit is also scaled, so a ramp sharpens in place")
+    bounded_gain: bool = Field(False, description="gain only: the scale fades to 1 where the coarse mask is decided")
     reach_gate: bool = Field(False, description="residual only: changes are scaled by a learned function of the reach")
     widths: tuple[int, int, int, int] = Field((96, 64, 32, 16), description="decoder channels at strides 16, 8, 4, 2")
     point_width: int = Field(16, ge=4, description="channels of the head at full size")
@@ -133,10 +135,11 @@ class LiteNet(nn.Module):
             factor = self.gate(reach)
         changes = {name: factor * change for name, change in changes.items()}
         full = resize(changes["s2"], *x.shape[-2:])
-        final = changed_logit(start, full + factor * self._at_full_size(x, d2, changed_logit(start, full)))
+        changed = partial(changed_logit, start, bounded=self.config.bounded_gain)
+        final = changed(full + factor * self._at_full_size(x, d2, changed(full)))
         if not self.training:
             return {"final": final}
-        coarser = {name: changed_logit(start, resize(changes[name], *x.shape[-2:])) for name in ("s16", "s8", "s4")}
+        coarser = {name: changed(resize(changes[name], *x.shape[-2:])) for name in ("s16", "s8", "s4")}
         return {**coarser, "final": final}
 
     def correction(self, image: Tensor, coarse: Tensor, reach: Tensor | None = None) -> Tensor:
