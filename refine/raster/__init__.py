@@ -9,6 +9,7 @@ from refine.raster.finish import finished_bytes
 from refine.raster.gdal import DEFAULT_CACHE_BYTES, gdal_environment, open_dataset
 from refine.raster.georeference import Georeference
 from refine.raster.header import MAX_PIXELS, Header, default_output, read_header
+from refine.raster.output import check_output, is_whole_mask
 from refine.raster.pixels import strip_rows
 from refine.raster.reader import (
     LEVEL_BYTES,
@@ -19,7 +20,7 @@ from refine.raster.reader import (
 )
 from refine.raster.stored import StoredRaster, open_stored
 from refine.raster.temporary import MemoryLevel, Store, TemporaryLevel, make_store, temporary_bytes
-from refine.raster.writer import MaskFile, check_output, create_mask, foreground_from, is_whole_mask
+from refine.raster.writer import MaskFile, create_mask, foreground_from
 
 __all__ = [
     "DEFAULT_CACHE_BYTES",

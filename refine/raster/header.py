@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,6 +22,8 @@ PNG_SIDE = 65_500
 """Up to this side other programs open a PNG; above, the mask is a TIFF."""
 
 _NETWORK_CACHE_BYTES = 16 << 20  # what GDAL keeps of what it has fetched
+
+_NOT_OF_A_MASK = ("EXIF_", "STATISTICS_", "TIFFTAG_MINSAMPLEVALUE", "TIFFTAG_MAXSAMPLEVALUE")
 
 _PHOTOGRAPHS = ("JPEG", "PNG", "WEBP", "BMP")
 _WITH_OVERVIEWS = ("GTiff", "VRT", "JP2OpenJPEG")  # those of JPEG are its transform cut short, not means
@@ -45,6 +48,7 @@ class Header:
     has_invalid: bool = False  # nodata, NaN or a mask band may occur
     decoder_bytes: int = 0  # what the decoder holds beside the block cache
     georeference: Georeference = field(default_factory=Georeference)
+    tags: Mapping[str, str] = field(default_factory=dict)  # what the file says of itself, and a mask of it may say too
     files: tuple[Path, ...] = ()  # it and all that belongs to it: sources of a mosaic, overviews, side files
 
 
@@ -93,6 +97,7 @@ def header_of(dataset: DatasetReader, path: Path, max_pixels: int) -> Header:
         has_invalid=_has_invalid(dataset),
         decoder_bytes=_decoder_bytes(dataset, container) + (_NETWORK_CACHE_BYTES if is_remote else 0),
         georeference=georeference,
+        tags=_kept_tags(dataset),
         files=(path, *(Path(name) for name in dataset.files[1:])),
     )
 
@@ -134,6 +139,11 @@ def overview_index(dataset: DatasetReader, factor: int) -> int:
     """Which overview has the factor, counted from 0."""
     factors: list[int] = dataset.overviews(1)
     return factors.index(factor)
+
+
+def _kept_tags(dataset: DatasetReader) -> dict[str, str]:
+    """All but statistics, which are of the image's values, and EXIF, which says how the picture is to be turned."""
+    return {name: text for name, text in dataset.tags().items() if not name.startswith(_NOT_OF_A_MASK)}
 
 
 def _has_invalid(dataset: DatasetReader) -> bool:

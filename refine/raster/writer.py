@@ -15,7 +15,7 @@ import os
 import secrets
 import threading
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
@@ -37,22 +37,13 @@ from refine.raster.finish import (
     check,
     copy_as_cog,
     copy_as_png,
-    overview_factors,
 )
-from refine.raster.gdal import (
-    DEFAULT_CACHE_BYTES,
-    gdal_environment,
-    open_dataset,
-    translated,
-    without_georeference_warning,
-)
+from refine.raster.gdal import translated, without_georeference_warning
 from refine.raster.georeference import Georeference
 from refine.raster.header import Header
+from refine.raster.output import check_output
 from refine.raster.reader import RasterImage
-from refine.remote import RemotePath, as_path
 from refine.whole_file import publish
-
-SUFFIXES = (".tif", ".tiff", ".png")
 
 SPARSE_PIXELS = 1 << 28
 """Masks above this leave empty blocks out. GDAL reads those as 0, but OpenCV and Pillow refuse such a file, so below,
@@ -89,46 +80,9 @@ def create_mask(
     georeference = header.georeference if roi is None else header.georeference.of_part(roi)
     form = Format(compress, overviews, cog, foreground_from(threshold) if binary else None)
     hidden = _hidden_name(out if hidden_in is None else hidden_in / out.name, ".tif")
-    return MaskFile(out, hidden, part.height, part.width, georeference, header.has_invalid, form, overwrite)
-
-
-def check_output(out: Path, image: Path, *, overwrite: bool, overviews: bool = False, cog: bool = False) -> None:
-    """Raises InputError if no such mask of `image` may be written to `out`; nothing is touched."""
-    if out.suffix.lower() not in SUFFIXES:
-        raise InputError(f"{out}: a mask is written as .tif, .tiff or .png, not as {out.suffix or 'no suffix'}")
-    if (overviews or cog) and out.suffix.lower() == ".png":
-        option = "--cog" if cog else "--overviews"
-        raise InputError(f"{out}: {option} makes a GeoTIFF; end --out in .tif, or leave {option} out")
-    if isinstance(as_path(out), RemotePath):
-        raise InputError(f"{out}: a mask is written to a local file; give another --out")
-    if out.is_symlink():
-        raise InputError(f"{out}: is a symbolic link; give the file itself")
-    if out.is_dir():
-        raise InputError(f"{out}: is a folder; give a file")
-    if out.exists():
-        if not isinstance(image, RemotePath) and out.samefile(image):
-            raise InputError(f"{out}: is the image itself; give another --out")
-        if not overwrite:
-            raise InputError(f"{out}: exists already; give --overwrite or another --out")
-    if not out.parent.is_dir():
-        raise InputError(f"{out}: the folder {out.parent} does not exist")
-
-
-def is_whole_mask(path: Path, height: int, width: int, *, overviews: bool = False, cog: bool = False) -> bool:
-    """Whether a file is a mask of that size, with overviews or a COG if that is asked for, and reads to its end."""
-    try:
-        with gdal_environment(DEFAULT_CACHE_BYTES), open_dataset(path) as dataset, translated(path, "cannot be read"):
-            if (dataset.count, dataset.height, dataset.width, dataset.dtypes[0]) != (1, height, width, "uint8"):
-                return False
-            if (overviews or cog) and len(dataset.overviews(1)) < len(overview_factors(height, width)):
-                return False
-            if cog and dataset.tags(ns="IMAGE_STRUCTURE").get("LAYOUT") != "COG":
-                return False
-            for row in range(0, height, BLOCK):
-                dataset.read(1, window=RasterWindow(0, row, width, min(BLOCK, height - row)))
-    except (InputError, RasterError):
-        return False
-    return True
+    return MaskFile(
+        out, hidden, part.height, part.width, georeference, header.tags, header.has_invalid, form, overwrite
+    )
 
 
 def foreground_from(threshold: float) -> int:
@@ -146,12 +100,13 @@ class MaskFile:
         height: int,
         width: int,
         georeference: Georeference,
+        tags: Mapping[str, str],
         has_invalid: bool,
         form: Format,
         overwrite: bool,
     ) -> None:
         self.out, self.height, self.width = out, height, width
-        self._georeference = georeference
+        self._georeference, self._tags = georeference, tags
         self._form = form
         self._overwrite = overwrite
         self._is_png = out.suffix.lower() == ".png"
@@ -242,8 +197,8 @@ class MaskFile:
             on_error.callback(self._hidden.unlink, missing_ok=True)
             with self._writing():
                 dataset = rasterio.open(self._hidden, "w", **options)
-                if self._georeference.area_or_point and not self._is_png:
-                    dataset.update_tags(AREA_OR_POINT=self._georeference.area_or_point)
+                if self._tags and not self._is_png:
+                    dataset.update_tags(**self._tags)
             on_error.pop_all()
         return dataset
 
