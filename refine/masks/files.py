@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tokenize import TokenError
 from types import TracebackType
 from typing import Any
 
@@ -187,7 +188,8 @@ def _open_array(path: Path) -> NDArray[Any]:
         array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
-    except (ValueError, EOFError) as error:
+    # numpy takes a header apart as Python source, and lets through what that raises.
+    except (ValueError, EOFError, TokenError, RecursionError, OverflowError) as error:
         raise InputError(
             f"{path}: not a .npy array of numbers, or cut short: {' '.join(str(error).split())}"
         ) from error
