@@ -229,7 +229,7 @@ def infer(
 @refine.command(cls=Command, context_settings=_CONTEXT)
 @click.option("--config", type=FILE, required=True, help="JSON config of the run, such as configs/MOS_H_lite.json")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
-@click.option("--precision", type=click.Choice(["auto", "fp32", "bf16"]), default="auto", show_default=True)
+@click.option("--precision", type=click.Choice(["auto", "fp32", "bf16", "fp16"]), default="auto", show_default=True)
 @click.option("--workers", type=click.IntRange(min=0), default=1, show_default=True, help="processes that make samples")
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads of torch")
 @click.option("--run", "folder", type=FILE, help="folder of the run  [default: runs/<config's stem>]")
@@ -243,10 +243,14 @@ def infer(
 )
 @click.option("--extend", type=click.IntRange(min=1), metavar="STEPS", help="with --resume: a longer schedule")
 @click.option("--stop-after", type=click.FloatRange(min=0, min_open=True), metavar="MINUTES", help="save, and leave")
+@click.option("--dry-run", is_flag=True, help="take two steps and say sizes, memory, samples/s and what limits them")
+@click.option(
+    "--overfit", type=click.IntRange(min=1), metavar="N", help="learn the first N samples by heart, and say the IoU"
+)
 def train(
     config: Path,
     device: Literal["auto", "cpu", "cuda"],
-    precision: Literal["auto", "fp32", "bf16"],
+    precision: Literal["auto", "fp32", "bf16", "fp16"],
     workers: int,
     threads: int | None,
     folder: Path | None,
@@ -254,6 +258,8 @@ def train(
     resume: str | None,
     extend: int | None,
     stop_after: float | None,
+    dry_run: bool,
+    overfit: int | None,
 ) -> int:
     """Train a network from a JSON config, or go on with it."""
     if extend is not None and resume is None:
@@ -274,8 +280,11 @@ def train(
         resume_from=None if resume in (None, NEWEST) else Path(resume),
         extend=extend,
         stop_after_minutes=stop_after,
+        dry_run=dry_run,
+        overfit=overfit,
     )
-    click.echo(train_network(request))
+    if text := train_network(request):
+        click.echo(text)
     return 0
 
 

@@ -20,8 +20,9 @@ from training_data import small_config, write_pairs
 from refine.errors import CheckpointError, ConfigError, InputError
 from refine.models.checkpoint import load_model
 from refine.training.config import TrainingConfig, parse_config
-from refine.training.loop import TrainingStopped, learning_rate_share
+from refine.training.loop import TrainingStopped
 from refine.training.run import NEWEST, run_training
+from refine.training.schedules import learning_rate_share
 from refine.training.state import newest_readable, states
 
 ROOT = Path(__file__).parent.parent

@@ -113,7 +113,13 @@ class Schedule(Section):
     batch: int = Field(gt=0, description="samples an optimizer step")
     accumulate: int = Field(1, ge=1, description="parts a batch is cut into, for small devices")
     warmup_steps: int = Field(1000, ge=0)
-    final_share: float = Field(0.01, ge=0, le=1, description="the cosine ends at this share of the peak rate")
+    final_share: float = Field(0.01, ge=0, le=1, description="the rate never falls below this share of its peak")
+    decay: Literal["cosine", "step", "plateau", "constant"] = "cosine"
+    drops: list[Share] = Field(default=[0.6, 0.85], description="step: shares of the schedule at which the rate drops")
+    drop_factor: float = Field(0.1, gt=0, lt=1, description="step and plateau: what a drop multiplies the rate by")
+    patience: int = Field(3, ge=0, description="plateau: validations without a gain before the rate drops")
+    min_gain: float = Field(1e-4, ge=0, description="what counts as a gain of the score, in its points of 100")
+    early_stop: int = Field(0, ge=0, description="validations without a gain after which training ends; 0: never")
 
     @model_validator(mode="after")
     def _divides(self) -> Schedule:
@@ -139,7 +145,8 @@ class Validation(Section):
 
 
 class Checkpointing(Section):
-    every: int = Field(500, ge=1, description="steps between states")
+    every: int = Field(500, ge=1, description="steps between states; the newest two are kept")
+    keep_every: int = Field(0, ge=0, description="steps between averaged weights that are kept for good; 0: none")
     log_every: int = Field(50, ge=1)
     licence: str = "unstated"
 
@@ -158,6 +165,14 @@ class TrainingConfig(Section):
     optim: Optim = Optim()
     validation: Validation = Validation()
     checkpoint: Checkpointing = Checkpointing()
+    overfit: int = Field(0, ge=0, description="only the first samples, this many, again and again; 0: all")
+
+    @model_validator(mode="after")
+    def _validations_decide(self) -> TrainingConfig:
+        schedule = self.schedule
+        if (schedule.decay == "plateau" or schedule.early_stop) and not self.validation.every:
+            raise ValueError("schedule: plateau and early_stop follow the validations; set validation.every")
+        return self
 
     @model_validator(mode="after")
     def _names_differ(self) -> TrainingConfig:

@@ -18,6 +18,16 @@ if TYPE_CHECKING:
 PICTURES = 8
 
 
+class SilentLog:
+    """What the other processes of a run write down: nothing."""
+
+    def scalars(self, group: str, values: Mapping[str, float], step: int) -> None:
+        pass
+
+    def pictures(self, batch: Mapping[str, Tensor], ema: nn.Module, preprocessing: Preprocessing, step: int) -> None:
+        pass
+
+
 class Log:
     """Scalars and sample pictures of a run, in `folder`."""
 
@@ -46,7 +56,8 @@ class Log:
         masks += [torch.sigmoid(logit), few["truth"][:, None]]
         columns = [few["image"].permute(0, 3, 1, 2) / 255, *(mask.expand(-1, 3, -1, -1) for mask in masks)]
         sheet = torch.cat(columns, dim=3).flatten(0, 0)  # (B, 3, H, n W)
-        self._events.add_image("samples", torch.cat(list(sheet), dim=1).cpu(), step)
+        sheet = torch.nan_to_num(torch.cat(list(sheet), dim=1))  # of a network that has lost its way
+        self._events.add_image("samples", sheet.cpu(), step)
 
     def close(self) -> None:
         self._lines.close()

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import copy
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
-from math import cos, pi
+from dataclasses import dataclass, field
+from math import isfinite
 from pathlib import Path
 from statistics import fmean
 from typing import cast
@@ -22,11 +23,15 @@ from tqdm import tqdm
 from refine.errors import RefineError
 from refine.models.blocks import coarse_logit
 from refine.models.preprocessing import Preprocessing
-from refine.training.config import Optim, Schedule, TrainingConfig
+from refine.training import processes
+from refine.training.config import Schedule, TrainingConfig
 from refine.training.depthwise import keep_in_float32
-from refine.training.log import Log
+from refine.training.inspection import keep_batch
+from refine.training.log import Log, SilentLog
 from refine.training.losses import total_loss
+from refine.training.optimizer import average, freeze_norm, make_optimizer, set_rates
 from refine.training.samples import Sample
+from refine.training.schedules import Gains, learning_rate_share
 from refine.training.state import Progress, save_state
 
 Validator = Callable[[nn.Module, int], dict[str, float]]
@@ -34,36 +39,56 @@ Validator = Callable[[nn.Module, int], dict[str, float]]
 
 
 class TrainingStopped(RefineError):
-    """Training cannot go on: the loss is not finite."""
+    """Training cannot go on: a loss or a gradient is not finite."""
 
 
 @dataclass(frozen=True)
 class Machine:
-    """Where and how to run; none of it changes what is learnt, but for rounding."""
+    """Where and how to run; none of it changes what is learnt, but for rounding. `dtype` None: float32 throughout."""
 
     device: torch.device
-    use_bf16: bool
+    dtype: torch.dtype | None
     workers: int
 
     def autocast(self) -> AbstractContextManager[object]:
-        return torch.autocast(self.device.type, torch.bfloat16) if self.use_bf16 else nullcontext()
+        return nullcontext() if self.dtype is None else torch.autocast(self.device.type, self.dtype)
 
 
 @dataclass
 class Run:
-    """What changes while training runs."""
+    """What changes while training runs. `parallel` is `model`, with gradients shared where several processes train."""
 
     model: nn.Module
     ema: nn.Module
+    parallel: nn.Module
     optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
     step: int = 0
-    best: float | None = None
+    gains: Gains = field(default_factory=Gains)
+
+    def progress(self, config: TrainingConfig) -> Progress:
+        return Progress(self.step, self.gains, dump(config), self.scaler.state_dict())
 
 
-def new_run(model: nn.Module, config: TrainingConfig, device: torch.device) -> Run:
+@dataclass(frozen=True)
+class Callbacks:
+    """What a loop calls and does not know: scores, files of averaged weights, and who wants it to end."""
+
+    validator: Validator | None = None
+    keep_best: Callable[[], object] = field(default=lambda: None)
+    keep_weights: Callable[[int], object] = field(default=lambda step: None)
+    should_stop: Callable[[], bool] = field(default=lambda: False)
+
+
+def new_run(model: nn.Module, config: TrainingConfig, machine: Machine) -> Run:
+    device = machine.device
     model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's types
     ema = copy.deepcopy(model).eval().requires_grad_(False)
-    return Run(model, ema, make_optimizer(model, config.optim))
+    if device.type == "cpu" and machine.dtype == torch.bfloat16:
+        keep_in_float32(model)
+    # float16 has gradients too small for it, so the loss is enlarged by a factor that adapts.
+    scaler = torch.amp.GradScaler(device.type, enabled=machine.dtype == torch.float16)
+    return Run(model, ema, processes.parallel(model, device), make_optimizer(model, config.optim), scaler)
 
 
 def train(
@@ -73,39 +98,45 @@ def train(
     preprocessing: Preprocessing,
     machine: Machine,
     folder: Path,
-    log: Log,
-    *,
-    validator: Validator | None = None,
-    keep_best: Callable[[], object] = lambda: None,
-    should_stop: Callable[[], bool] = lambda: False,
+    log: Log | SilentLog,
+    callbacks: Callbacks | None = None,
 ) -> bool:
     """Train from `run.step` to the end of the schedule; True when it got there, False when `should_stop` said so.
 
-    The state is saved every `checkpoint.every` steps, at the end, and on stopping.
+    The state is saved every `checkpoint.every` steps, at the end, and on stopping. Validations without a gain end the
+    schedule early where it says so.
     """
-    schedule = config.schedule
-    if machine.device.type == "cpu" and machine.use_bf16:
-        keep_in_float32(run.model)
-    with tqdm(total=schedule.steps, initial=run.step, unit="step", disable=None, dynamic_ncols=True) as bar:
+    schedule, calls = config.schedule, callbacks or Callbacks()
+    is_first = processes.rank() == 0
+    hidden = None if is_first else True  # None: tqdm looks whether there is a terminal
+    with tqdm(total=schedule.steps, initial=run.step, unit="step", disable=hidden, dynamic_ncols=True) as bar:
         started, since_log = time.monotonic(), []
         for batch in batches(samples, schedule, machine, first_step=run.step):
-            since_log.append(training_step(run, batch, config, preprocessing, machine))
+            try:
+                since_log.append(training_step(run, batch, config, preprocessing, machine))
+            except TrainingStopped as stopped:
+                raise TrainingStopped(f"{stopped}; {keep_batch(batch, folder, run.step, schedule.batch)}") from None
             run.step += 1
             bar.update()
             if run.step % config.checkpoint.log_every == 0:
                 now = time.monotonic()
-                losses = {name: fmean(step[name] for step in since_log) for name in since_log[0]}
+                losses = _averaged(since_log)
                 losses["samples_per_second"] = config.checkpoint.log_every * schedule.batch / (now - started)
-                losses["rate"] = learning_rate_share(run.step, schedule) * config.optim.rate
+                losses["rate"] = learning_rate_share(run.step, schedule, run.gains.drops) * config.optim.rate
                 started, since_log = now, []
                 log.scalars("train", losses, run.step)
                 bar.set_postfix(loss=f"{losses['loss']:.4f}")
             finished = run.step >= schedule.steps
-            leaving = finished or should_stop()
-            if validator and config.validation.every and (finished or run.step % config.validation.every == 0):
-                _validate(run, validator, keep_best, log)
-            if leaving or run.step % config.checkpoint.every == 0:
-                save_state(folder, run.model, run.ema, run.optimizer, Progress(run.step, run.best, dump(config)))
+            leaving = processes.any_of(calls.should_stop()) or finished
+            if config.validation.every and (finished or run.step % config.validation.every == 0):
+                _validate(run, calls, schedule, log)
+                if run.gains.ends(schedule) and not finished:
+                    bar.write(f"no gain in {run.gains.stale} validations: ends at step {run.step}", file=sys.stderr)
+                    finished = leaving = True
+            if config.checkpoint.keep_every and run.step % config.checkpoint.keep_every == 0 and is_first:
+                calls.keep_weights(run.step)
+            if (leaving or run.step % config.checkpoint.every == 0) and is_first:
+                save_state(folder, run.model, run.ema, run.optimizer, run.progress(config))
                 log.pictures(batch, run.ema, preprocessing, run.step)
             if leaving:
                 return finished
@@ -115,10 +146,14 @@ def train(
 def training_step(
     run: Run, batch: Sample, config: TrainingConfig, preprocessing: Preprocessing, machine: Machine
 ) -> dict[str, float]:
-    """One optimizer step over a batch, in `accumulate` parts; gives the losses by name."""
-    torch.manual_seed(config.seed * 1_000_003 + run.step)
-    set_rates(run.optimizer, learning_rate_share(run.step, config.schedule), config.optim)
-    run.model.train()
+    """One optimizer step over this process's share of a batch, in `accumulate` parts; gives the losses by name.
+
+    Raises TrainingStopped, before the weights change, if a loss or a gradient is not finite. In float16 a gradient
+    beyond its range is no error: the step is left out and the scale halved, down to a scale of 1.
+    """
+    torch.manual_seed(config.seed * 1_000_003 + run.step + (processes.rank() << 40))
+    set_rates(run.optimizer, learning_rate_share(run.step, config.schedule, run.gains.drops), config.optim)
+    run.parallel.train()
     if config.optim.freeze_encoder_norm:
         freeze_norm(run.model.get_submodule("encoder"))
     totals: dict[str, float] = {}
@@ -128,18 +163,23 @@ def training_step(
         image = preprocessing.normalise(part["image"])
         truth, trusted = part["truth"][:, None], part["trusted"][:, None]
         coarse, reach = coarse_input(run.ema, part, preprocessing, machine) if "coarse" in part else (None, None)
-        with machine.autocast():
-            outputs = run.model(image, coarse, reach)
-        start = coarse_logit(coarse) if coarse is not None else None
-        loss, named = total_loss(outputs, truth, trusted, config.loss, start)
-        if not torch.isfinite(loss):
-            place, value = f"step {run.step + 1}", float(loss.detach())
-            raise TrainingStopped(f"{place}: the loss is {value}; no step was taken, the last state is whole")
-        torch.autograd.backward(loss / parts)
+        with _unshared(run.parallel) if i < parts - 1 else nullcontext():
+            with machine.autocast():
+                outputs = run.parallel(image, coarse, reach)
+            start = coarse_logit(coarse) if coarse is not None else None
+            loss, named = total_loss(outputs, truth, trusted, config.loss, start)
+            if not torch.isfinite(processes.mean(loss.detach())):
+                wrong = ", ".join(f"{name} {value}" for name, value in named.items() if not isfinite(value))
+                raise TrainingStopped(f"step {run.step + 1}: the loss is not finite ({wrong}); no step was taken")
+            torch.autograd.backward(run.scaler.scale(loss / parts))
         for name, value in {**named, "loss": float(loss.detach())}.items():
             totals[name] = totals.get(name, 0.0) + value / parts
+    run.scaler.unscale_(run.optimizer)
     totals["gradient_norm"] = float(nn.utils.clip_grad_norm_(run.model.parameters(), config.optim.clip_norm))
-    run.optimizer.step()
+    if not isfinite(totals["gradient_norm"]) and (not run.scaler.is_enabled() or run.scaler.get_scale() < 1):
+        raise TrainingStopped(f"step {run.step + 1}: a gradient is not finite; no step was taken")
+    run.scaler.step(run.optimizer)
+    run.scaler.update()
     run.optimizer.zero_grad(set_to_none=True)
     average(run.ema, run.model, config.optim.ema, run.step)
     return totals
@@ -164,12 +204,15 @@ def coarse_input(ema: nn.Module, part: Sample, preprocessing: Preprocessing, mac
 
 
 def batches(samples: Dataset[Sample], schedule: Schedule, machine: Machine, first_step: int) -> Iterator[Sample]:
-    """The batches of steps `first_step`... to the end; step s holds samples s * batch to (s + 1) * batch - 1."""
-    numbers = range(first_step * schedule.batch, schedule.steps * schedule.batch)
+    """The batches of steps `first_step`... to the end; step s holds samples s * batch to (s + 1) * batch - 1.
+
+    Of these a process takes every n-th, so that what a run sees does not depend on the number of processes.
+    """
+    own = range(first_step * schedule.batch + processes.rank(), schedule.steps * schedule.batch, processes.count())
     loader = DataLoader(
         samples,
-        batch_size=schedule.batch,
-        sampler=numbers,
+        batch_size=schedule.batch // processes.count(),
+        sampler=own,
         num_workers=machine.workers,
         # The decoded pairs are shared with the workers by fork; any other way would copy them.
         multiprocessing_context="fork" if machine.workers else None,
@@ -186,59 +229,30 @@ def _leave_signals_to_the_loop(_worker: int) -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
-def make_optimizer(model: nn.Module, config: Optim) -> torch.optim.Optimizer:
-    """AdamW in four groups: encoder or decoder, with weight decay or (BatchNorm and biases) without."""
-    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
-    for name, parameter in model.named_parameters():
-        groups.setdefault((name.startswith("encoder."), parameter.ndim > 1), []).append(parameter)
-    return torch.optim.AdamW(
-        [
-            {"params": parameters, "is_encoder": encoder, "weight_decay": config.weight_decay if decays else 0.0}
-            for (encoder, decays), parameters in groups.items()
-        ],
-        lr=config.rate,
-        betas=config.betas,
-    )
-
-
-def set_rates(optimizer: torch.optim.Optimizer, share: float, config: Optim) -> None:
-    for group in optimizer.param_groups:
-        group["lr"] = share * (config.encoder_rate if group["is_encoder"] else config.rate)
-
-
-def learning_rate_share(step: int, schedule: Schedule) -> float:
-    """Share of the peak rate at `step`: a linear warm-up, then a cosine down to `final_share`."""
-    if step < schedule.warmup_steps:
-        return (step + 1) / schedule.warmup_steps
-    done = (step - schedule.warmup_steps) / max(1, schedule.steps - schedule.warmup_steps)
-    return schedule.final_share + (1 - schedule.final_share) * (1 + cos(pi * min(1.0, done))) / 2
-
-
-@torch.no_grad()
-def average(ema: nn.Module, model: nn.Module, decay: float, step: int) -> None:
-    """Move the averaged weights, BatchNorm statistics included, towards the model's; faster in the first steps."""
-    decay = min(decay, (1 + step) / (10 + step))
-    for old, new in zip(ema.state_dict().values(), model.state_dict().values(), strict=True):
-        if old.is_floating_point():
-            old.lerp_(new, 1 - decay)
-        else:
-            old.copy_(new)
-
-
-def freeze_norm(module: nn.Module) -> None:
-    for part in module.modules():
-        if isinstance(part, nn.BatchNorm2d):
-            part.eval()
-
-
 def dump(config: TrainingConfig) -> dict[str, object]:
     plain: dict[str, object] = config.model_dump(mode="json")
     return plain
 
 
-def _validate(run: Run, validator: Validator, keep_best: Callable[[], object], log: Log) -> None:
-    scores = validator(run.ema, run.step)
-    log.scalars("validation", scores, run.step)
-    if run.best is None or scores["score"] > run.best:
-        run.best = scores["score"]
-        keep_best()
+def _validate(run: Run, calls: Callbacks, schedule: Schedule, log: Log | SilentLog) -> None:
+    scores: dict[str, float] | None = None
+    if processes.rank() == 0 and calls.validator is not None:
+        scores = calls.validator(run.ema, run.step)
+        log.scalars("validation", scores, run.step)
+        if run.gains.best is None or scores["score"] > run.gains.best:
+            calls.keep_best()
+    scores = processes.from_first(scores)
+    if scores is not None:
+        run.gains = run.gains.after(scores["score"], schedule)
+
+
+def _averaged(steps: list[dict[str, float]]) -> dict[str, float]:
+    """The mean of each figure over steps and processes."""
+    names = list(steps[0])
+    figures = torch.tensor([fmean(step[name] for step in steps) for name in names], dtype=torch.float64)
+    return dict(zip(names, processes.mean(figures).tolist(), strict=True))
+
+
+def _unshared(parallel: nn.Module) -> AbstractContextManager[object]:
+    """Gradients stay in this process until the last part of a batch."""
+    return parallel.no_sync() if isinstance(parallel, nn.parallel.DistributedDataParallel) else nullcontext()

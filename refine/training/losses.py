@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from refine.training import processes
 from refine.training.config import Loss, Terms
 
 FAR = 16
@@ -24,8 +25,9 @@ def total_loss(
     weights = None
     if config.relative and coarse_logit is not None:
         weights = forbearance(coarse_logit, truth, trusted, terms_for("final", config), config.relative)
+    whole = processes.mean(trusted.float().sum())  # where several processes share a batch, each adds to one mean
     parts = {
-        name: output_loss(logit.float(), truth, trusted, terms_for(name, config), weights)
+        name: output_loss(logit.float(), truth, trusted, terms_for(name, config), weights, whole)
         for name, logit in outputs.items()
     }
     if config.identity and coarse_logit is not None:
@@ -49,18 +51,28 @@ def forbearance(coarse_logit: Tensor, truth: Tensor, trusted: Tensor, terms: Ter
     What is left to mend of a good mask is little beside a bad one's error, so a sum lets the bad ones teach the network
     to put no trust in any mask. Relative to where it started, every mask counts.
     """
-    pairs = zip(coarse_logit.split(1), truth.split(1), trusted.split(1), strict=True)
-    before = torch.stack([output_loss(logit, true, counts, terms) for logit, true, counts in pairs])
+    single = [slice(i, i + 1) for i in range(len(truth))]
+    before = torch.stack([output_loss(coarse_logit[i], truth[i], trusted[i], terms) for i in single])
     return relative / (relative + before)
 
 
-def output_loss(logit: Tensor, truth: Tensor, trusted: Tensor, terms: Terms, weights: Tensor | None = None) -> Tensor:
-    """The sum of the terms over a batch; `weights` (B,) count one sample's pixels more than another's."""
+def output_loss(
+    logit: Tensor,
+    truth: Tensor,
+    trusted: Tensor,
+    terms: Terms,
+    weights: Tensor | None = None,
+    whole: Tensor | None = None,
+) -> Tensor:
+    """The sum of the terms over a batch; `weights` (B,) count one sample's pixels more than another's.
+
+    `whole`: what means divide by, if not the number of trusted pixels.
+    """
     counted = trusted.float() if weights is None else trusted * weights[:, None, None, None]
-    whole = trusted.float().sum().clamp(min=1.0)
+    pixels = (trusted.float().sum() if whole is None else whole).clamp(min=1.0)
 
     def mean(values: Tensor) -> Tensor:
-        return (values * counted).sum() / whole
+        return (values * counted).sum() / pixels
 
     loss = logit.new_zeros(())
     if terms.bce:
@@ -80,8 +92,9 @@ def output_loss(logit: Tensor, truth: Tensor, trusted: Tensor, terms: Terms, wei
 
 
 def weighted_mean(values: Tensor, weights: Tensor) -> Tensor:
+    """The mean; where several processes share a batch, this process's part of the mean over the whole of it."""
     weights = weights.to(values)
-    return (values * weights).sum() / weights.sum().clamp(min=1.0)
+    return (values * weights).sum() / processes.mean(weights.sum()).clamp(min=1.0)
 
 
 def soft_iou_loss(probability: Tensor, truth: Tensor, trusted: Tensor, weights: Tensor | None = None) -> Tensor:

@@ -8,25 +8,30 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
+from typing import Literal
 
 import torch
 from pydantic import JsonValue
 from torch import nn
+from torch.utils.data import Dataset
 
 from refine import __version__
 from refine.errors import ConfigError, InputError
 from refine.models.checkpoint import load_model, read_encoder_weights, save_checkpoint
-from refine.models.device import Precision, choose_device, choose_dtype
+from refine.models.device import choose_device, choose_dtype
 from refine.models.encoder import Encoder
 from refine.models.metadata import FORMAT, Metadata, sha256
 from refine.models.preprocessing import Preprocessing
 from refine.models.registry import build_model, default_preprocessing, full_config
+from refine.training import processes
 from refine.training.config import TrainingConfig, parse_config
 from refine.training.data import load_pairs, read_held_out
-from refine.training.log import Log
-from refine.training.loop import Machine, dump, new_run, train
-from refine.training.samples import WholeImageSamples, WindowSamples
+from refine.training.log import Log, SilentLog
+from refine.training.loop import Callbacks, Machine, dump, new_run, train
+from refine.training.samples import FirstSamples, Sample, WholeImageSamples, WindowSamples
 from refine.training.state import load_state, newest_readable, read_state, states
+
+TrainingPrecision = Literal["auto", "fp32", "bf16", "fp16"]
 
 NEWEST = Path("newest")
 """`resume=NEWEST` takes the newest readable state of the run's folder."""
@@ -37,7 +42,7 @@ def run_training(
     folder: Path,
     *,
     device: str = "auto",
-    precision: Precision = "auto",
+    precision: TrainingPrecision = "auto",
     workers: int = 1,
     resume: Path | None = None,
     extend: int | None = None,
@@ -63,45 +68,64 @@ def run_training(
         _check_same_config(start, config, may_extend=extend is not None)
 
     machine = choose_machine(device, precision, workers)
+    check_shares(config)
     model, preprocessing = build_network(config)
-    run = new_run(model, config, machine.device)
+    run = new_run(model, config, machine)
     if start is not None:
         progress = load_state(start, run.model, run.ema, run.optimizer)
-        run.step, run.best = progress.step, progress.best
+        run.step, run.gains = progress.step, progress.gains
+        if progress.scaler and run.scaler.is_enabled():
+            run.scaler.load_state_dict(dict(progress.scaler))
+    if run.gains.ends(config.schedule):
+        raise InputError(f"{folder}: ended at step {run.step}, as schedule.early_stop says; start a new --run to go on")
     if run.step >= config.schedule.steps:
         raise InputError(f"{folder}: the schedule of {config.schedule.steps} steps is finished; add --extend STEPS")
 
-    held_out = read_held_out(_path(config.validation.held_out))
-    pairs = load_pairs(config.data, held_out)
-    late = int(config.perturb.late_from * config.schedule.steps) * config.schedule.batch
-    windowed = config.model.takes_mask
-    samples = WindowSamples(pairs, config, first_late=late) if windowed else WholeImageSamples(pairs, config)
+    samples = make_samples(config)
+    if processes.rank() > 0:
+        with _StopRequest(stop_after_minutes) as stop:
+            calls = Callbacks(should_stop=lambda: stop.is_due() or should_stop())
+            return train(run, samples, config, preprocessing, machine, folder, SilentLog(), calls)
+
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps(dump(config), indent=2) + "\n", encoding="utf-8")
     score = make_validator(config) if make_validator and config.validation.every else None
     candidate, best = folder / ".candidate.safetensors", folder / "best.safetensors"
 
-    def validate(ema: nn.Module, step: int) -> dict[str, float]:
+    def keep(path: Path, scores: dict[str, float]) -> None:
+        release(run.ema, config, preprocessing, path, step=run.step, metrics=scores)
+
+    def validate(_ema: nn.Module, _step: int) -> dict[str, float]:
         assert score is not None
-        release(ema, config, preprocessing, candidate, step=step, metrics={})
+        keep(candidate, {})
         scores = score(candidate)
-        release(ema, config, preprocessing, candidate, step=step, metrics=scores)
+        keep(candidate, scores)
         return scores
 
     log = Log(folder)
     try:
         with _StopRequest(stop_after_minutes) as stop:
-            finished = train(
-                run, samples, config, preprocessing, machine, folder, log,
-                validator=validate if score else None, keep_best=lambda: candidate.replace(best),
+            calls = Callbacks(
+                validator=validate if score else None,
+                keep_best=lambda: candidate.replace(best),
+                keep_weights=lambda step: keep(folder / f"weights-{step:08d}.safetensors", {}),
                 should_stop=lambda: stop.is_due() or should_stop(),
-            )  # fmt: skip
+            )
+            finished = train(run, samples, config, preprocessing, machine, folder, log, calls)
     finally:
         log.close()
         candidate.unlink(missing_ok=True)
-    last = folder / "last.safetensors"
-    release(run.ema, config, preprocessing, last, step=run.step, metrics={})
+    keep(folder / "last.safetensors", {})
     return finished
+
+
+def make_samples(config: TrainingConfig) -> Dataset[Sample]:
+    """All samples of the run, by number. Raises InputError for data that cannot be used."""
+    pairs = load_pairs(config.data, read_held_out(_path(config.validation.held_out)))
+    late = int(config.perturb.late_from * config.schedule.steps) * config.schedule.batch
+    windowed = config.model.takes_mask
+    samples = WindowSamples(pairs, config, first_late=late) if windowed else WholeImageSamples(pairs, config)
+    return FirstSamples(samples, config.overfit) if config.overfit else samples
 
 
 def build_network(config: TrainingConfig) -> tuple[nn.Module, Preprocessing]:
@@ -156,10 +180,22 @@ def release(
     save_checkpoint(path, ema.state_dict(), metadata)
 
 
-def choose_machine(device: str, precision: Precision, workers: int) -> Machine:
+def choose_machine(device: str, precision: TrainingPrecision, workers: int) -> Machine:
     """Raises InputError for CUDA where there is none."""
-    place = choose_device(device)
-    return Machine(place, choose_dtype(precision, place) == torch.bfloat16, workers)
+    place = processes.local_device(choose_device(device))
+    dtype = torch.float16 if precision == "fp16" else choose_dtype(precision, place)
+    return Machine(place, None if dtype == torch.float32 else dtype, workers)
+
+
+def check_shares(config: TrainingConfig) -> None:
+    """Raises ConfigError if a batch cannot be shared out evenly; means over shares would not be those of the batch."""
+    shares = processes.count() * config.schedule.accumulate
+    if config.schedule.batch % shares:
+        batch, parts = config.schedule.batch, config.schedule.accumulate
+        raise ConfigError(
+            f"schedule.batch: {batch} samples in {parts} parts cannot be shared by {processes.count()} processes; "
+            f"choose a multiple of {shares}"
+        )
 
 
 def _check_same_config(state: Path, config: TrainingConfig, *, may_extend: bool) -> None:

@@ -219,6 +219,16 @@ class WindowSamples(Dataset[Sample]):
         return Crop(flip_and_turn(image, turned), flip_and_turn(truth, turned), flip_and_turn(trusted, turned))
 
 
+class FirstSamples(Dataset[Sample]):
+    """The first `count` samples of others, again and again: what a network that learns at all can learn by heart."""
+
+    def __init__(self, samples: Dataset[Sample], count: int) -> None:
+        self.samples, self.count = samples, count
+
+    def __getitem__(self, index: int) -> Sample:
+        return self.samples[index % self.count]
+
+
 class WholeImageSamples(Dataset[Sample]):
     """MOS_L's samples: the whole image and its truth at the network's size, aspect not kept."""
 

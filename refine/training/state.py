@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
@@ -13,6 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from refine.errors import CheckpointError
+from refine.training.schedules import Gains
 
 FORMAT = 1
 KEPT = 2
@@ -24,8 +26,9 @@ class Progress:
     """Where a run stands. Every random draw follows from the config's seed and `step`, so no generator is stored."""
 
     step: int
-    best: float | None
+    gains: Gains
     config: dict[str, object]
+    scaler: Mapping[str, float] = field(default_factory=dict)  # of float16's loss; empty in other precisions
 
 
 def save_state(
@@ -40,7 +43,9 @@ def save_state(
     metadata = {
         "format": str(FORMAT),
         "step": str(progress.step),
-        "best": json.dumps(progress.best),
+        "best": json.dumps(progress.gains.best),
+        "gains": json.dumps(asdict(progress.gains), sort_keys=True),
+        "scaler": json.dumps(dict(progress.scaler), sort_keys=True),
         "config": json.dumps(progress.config, sort_keys=True),
     }
     path = folder / f"state-{progress.step:08d}.safetensors"
@@ -88,7 +93,10 @@ def read_state(path: Path) -> tuple[dict[str, Tensor], Progress]:
         raise CheckpointError(f"{path}: not a readable training state: {error}") from None
     if metadata.get("format") != str(FORMAT) or not {"step", "best", "config"} <= metadata.keys():
         raise CheckpointError(f"{path}: not a training state of this version (format {metadata.get('format')})")
-    return tensors, Progress(int(metadata["step"]), json.loads(metadata["best"]), json.loads(metadata["config"]))
+    # States of the first version knew the best score alone.
+    gains = json.loads(metadata.get("gains", json.dumps({"best": json.loads(metadata["best"])})))
+    scaler = json.loads(metadata.get("scaler", "{}"))
+    return tensors, Progress(int(metadata["step"]), Gains(**gains), json.loads(metadata["config"]), scaler)
 
 
 def newest_readable(folder: Path) -> Path:

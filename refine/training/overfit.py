@@ -1,0 +1,35 @@
+"""How well a network has learnt the few samples of an overfitted run: the simplest proof that it can learn at all."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch.utils.data import DataLoader
+
+from refine.models.checkpoint import load_model
+from refine.models.device import choose_device
+from refine.training.config import TrainingConfig
+from refine.training.loop import Machine, coarse_input
+from refine.training.run import make_samples
+
+
+@torch.no_grad()
+def iou_by_heart(config: TrainingConfig, checkpoint: Path, device: str) -> float:
+    """Mean IoU at 0.5 of a checkpoint's results on the `config.overfit` samples, over pixels whose truth is trusted."""
+    machine = Machine(choose_device(device), None, 0)
+    network, metadata = load_model(checkpoint)
+    network = network.to(machine.device).eval()
+    samples = make_samples(config)
+    scores = []
+    for batch in DataLoader(samples, batch_size=1, sampler=range(config.overfit)):
+        part = {name: tensor.to(machine.device) for name, tensor in batch.items()}
+        image = metadata.preprocessing.normalise(part["image"])
+        coarse, reach = (None, None)
+        if "coarse" in part:
+            coarse, reach = coarse_input(network, part, metadata.preprocessing, machine)
+        found = network(image, coarse, reach)["final"][:, 0] > 0
+        truth, trusted = part["truth"] > 0.5, part["trusted"]
+        union = int(((found | truth) & trusted).sum())
+        scores.append(1.0 if union == 0 else int((found & truth & trusted).sum()) / union)
+    return sum(scores) / len(scores)
