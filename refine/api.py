@@ -20,6 +20,7 @@ from refine.engine import refine_mask
 from refine.errors import InputError, RefineError
 from refine.first_mask import MaskFacts, facts_by_network, facts_of_file, facts_of_mask, mask_by_network
 from refine.geometry import Mask, Window
+from refine.flips import flipped
 from refine.identity import Identity, checksum, fingerprint, plan_identity
 from refine.masks import fits, open_mask
 from refine.models.metadata import sha256
@@ -133,7 +134,7 @@ def refine_raster(
             first, notes = opened, notes + opened.notes
             facts = replace(facts_of_mask(opened, size), kept_bytes=facts.kept_bytes, reading_bytes=facts.reading_bytes)
         clock.lap("first mask")
-        refiner = load_refiner(networks)
+        refiner = flipped(load_refiner(networks), settings.flips)
         plan = plan_for_raster(header, facts, networks, settings, refiner)
         clock.lap("load network")
         journal = None
@@ -233,7 +234,7 @@ def _identity(
     """All that the bytes of a run's parts depend on. What is made of them in the output's file is not among it."""
     libraries = versions()
     del libraries["python"]
-    identity = {"the image": _fingerprint(header)} | plan_identity(plan)
+    identity = {"the image": _fingerprint(header), "--flips": str(settings.flips)} | plan_identity(plan)
     if mask is not None:
         identity["--mask"] = fingerprint([mask]) if mask.suffix.lower() == ".npy" else _fingerprint(read_header(mask))
     elif networks.coarse is not None and networks.coarse_checkpoint is not None:
@@ -267,6 +268,7 @@ def _given(mask: NDArray[np.generic], image: ArrayImage, settings: Settings) -> 
 def _refined(
     source: ArrayImage, first: MaskSource, facts: MaskFacts, refiner: Refiner, device: Device, settings: Settings
 ) -> Mask:
+    refiner = flipped(refiner, settings.flips)
     plan = plan_for_array(source, facts, settings, device, refiner.stride, refiner)
     sink = ArraySink(plan.output.height, plan.output.width, np.float32)
     refine_mask(source, first, refiner, plan, sink, as_float=True)

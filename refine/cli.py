@@ -191,6 +191,7 @@ def refine() -> None:
 @setting("range", callback=numbers(float, "LOW,HIGH"), metavar="LOW,HIGH")
 @setting("max_memory", callback=size, metavar="SIZE", shown_default="4GiB")
 @setting("batch", callback=batch, metavar="auto|N")
+@setting("flips", type=int, metavar="1|2|4")
 @setting("device", type=click.Choice(["auto", "cpu", "cuda"]))
 @setting("binary", flag="--binary/--soft", is_flag=True, shown_default="soft")
 @setting("threshold", type=float)
