@@ -9,11 +9,9 @@ from numpy.typing import NDArray
 
 from refine.errors import InputError
 from refine.geometry import RGB, BoolArray
+from refine.raster.pixels import SAMPLE_SIDE, every_kth
 from refine.raster.scaling import PERCENTILES, Scaling, fixed_scaling, percentile_scaling
 from refine.sources import ArrayImage
-
-SAMPLE_SIDE = 1024
-"""As for rasters: black and white come from every k-th pixel, so that the long side keeps at most this many."""
 
 
 def array_image(
@@ -77,15 +75,9 @@ def _colours(
 def _percentiles(values: NDArray[np.generic], valid: BoolArray | None, percentiles: tuple[float, float]) -> Scaling:
     height, width = values.shape[:2]
     step = ceil(max(height, width) / SAMPLE_SIDE)
-    rows, cols = _every(height, step), _every(width, step)
+    rows, cols = every_kth(height, step), every_kth(width, step)
     usable = np.ones((height, width), np.bool_) if valid is None else valid
     if not usable[np.ix_(rows, cols)].any():
         rows, cols = np.arange(height), np.arange(width)
     samples = values[np.ix_(rows, cols)].transpose(2, 0, 1)
     return percentile_scaling(samples, np.broadcast_to(usable[np.ix_(rows, cols)], samples.shape), percentiles)
-
-
-def _every(length: int, step: int) -> NDArray[np.intp]:
-    """Positions that GDAL's nearest neighbour takes when it reduces `length` to ceil(length / step)."""
-    count = ceil(length / step)
-    return ((np.arange(count) + 0.5) * length / count).astype(np.intp)

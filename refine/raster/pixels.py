@@ -92,9 +92,9 @@ class PixelReader:
             self.scaling = fixed_scaling(value_range, len(self.layout.bands), dtype)
         elif self.layout.largest is not None and percentiles is None:
             self.scaling = fixed_scaling((0, self.layout.largest), len(self.layout.bands), dtype)
-        if has_colours and not self.has_invalid:
-            return
         needs_percentiles = not has_colours and self.scaling is None
+        if not needs_percentiles and not self.has_invalid:
+            return
         samples, valid = self._sample(_FEWEST_SAMPLES if needs_percentiles else 1)
         if not valid.any():
             raise InputError(f"{self.path}: no pixel is valid: all are nodata, NaN or masked")
@@ -131,10 +131,8 @@ class PixelReader:
             samples, valid = _joined(parts)
             if np.count_nonzero(valid) >= fewest:
                 return samples, valid
-        height, width = self.dataset.height, self.dataset.width
-        step = ceil(max(height, width) / SAMPLE_SIDE)
-        sample = self._flat(Window(0, 0, height, width), (ceil(height / step), ceil(width / step)))
-        if sample[1].any() or step == 1:
+        sample = self._every_kth()
+        if sample[1].any():
             return sample
         found: list[tuple[NDArray[Any], BoolArray]] = []
         count = 0
@@ -144,6 +142,24 @@ class PixelReader:
             count += found[-1][0].shape[1]
             if count >= _ENOUGH_SAMPLES:
                 break
+        return _joined(found)
+
+    def _every_kth(self) -> tuple[NDArray[Any], BoolArray]:
+        """Every k-th pixel, from overviews where there are some, else strip by strip: reading all of it decimated, GDAL
+        goes band by band, and decodes the file as often where its cache is smaller than the image.
+        """
+        height, width = self.dataset.height, self.dataset.width
+        step = ceil(max(height, width) / SAMPLE_SIDE)
+        if self.dataset.overviews(self.layout.bands[0]):
+            return self._flat(Window(0, 0, height, width), (ceil(height / step), ceil(width / step)))
+        rows, cols = every_kth(height, step), every_kth(width, step)
+        found: list[tuple[NDArray[Any], BoolArray]] = []
+        for window in self.strips():
+            wanted = rows[(rows >= window.row) & (rows < window.stop_row)] - window.row
+            if len(wanted):
+                values, valid = self.read_values(window)
+                valid = None if valid is None else valid[np.ix_(wanted, cols)]
+                found.append(self._usable(values[:, wanted][:, :, cols], valid))
         return _joined(found)
 
     def _sampled_blocks(self) -> list[Window]:
@@ -161,7 +177,10 @@ class PixelReader:
         ]
 
     def _flat(self, window: Window, shape: tuple[int, int] | None) -> tuple[NDArray[Any], BoolArray]:
-        values, valid = self.read_values(window, shape)
+        return self._usable(*self.read_values(window, shape))
+
+    def _usable(self, values: NDArray[Any], valid: BoolArray | None) -> tuple[NDArray[Any], BoolArray]:
+        """(bands, n) of (bands, h, w), and which of them are no nodata."""
         usable = np.ones(values.shape, np.bool_) if valid is None else np.broadcast_to(valid, values.shape).copy()
         for index, nodata in enumerate(self.layout.nodata):
             if nodata is not None:
@@ -172,6 +191,12 @@ class PixelReader:
 def _joined(parts: Iterable[tuple[NDArray[Any], BoolArray]]) -> tuple[NDArray[Any], BoolArray]:
     values, valid = zip(*parts, strict=True)
     return np.concatenate(values, axis=1), np.concatenate(valid, axis=1)
+
+
+def every_kth(length: int, step: int) -> NDArray[np.intp]:
+    """Positions that GDAL's nearest neighbour takes when it reduces `length` to ceil(length / step)."""
+    count = ceil(length / step)
+    return ((np.arange(count) + 0.5) * length / count).astype(np.intp)
 
 
 def strip_rows(block_height: int) -> int:
