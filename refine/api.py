@@ -19,8 +19,8 @@ from refine.arrays import array_image
 from refine.engine import refine_mask
 from refine.errors import InputError, RefineError
 from refine.first_mask import MaskFacts, facts_by_network, facts_of_file, facts_of_mask, mask_by_network
-from refine.geometry import Mask, Window
 from refine.flips import flipped
+from refine.geometry import Mask, Window
 from refine.identity import Identity, checksum, fingerprint, plan_identity
 from refine.masks import fits, open_mask
 from refine.models.metadata import sha256

@@ -85,7 +85,7 @@ class Settings(BaseModel):
     max_memory: Size = Field(4 * 2**30, gt=0, description="bytes that the whole process may take")
     batch: Literal["auto"] | Annotated[int, Field(ge=1)] = Field("auto", description="windows per network call")
     flips: Literal[1, 2, 4] = Field(
-        1, description="views of each window, mirrored and turned, that the network is asked about and that are averaged"
+        1, description="mirrored and turned views of each window that the network is asked about, and averaged"
     )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: CUDA where there is one")
     binary: bool = Field(False, description="write 0 and 255 instead of a soft 8-bit mask")
