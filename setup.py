@@ -2,7 +2,7 @@
 
 The checkpoints lie at the top of the repository, where people look for them, and inside the package in a wheel, where
 `refine infer` finds them after an installation. A package named `refine.checkpoints` that is mapped to that folder does
-both; only the lite ones are small enough for a wheel.
+both; only the lite ones and U2-NetP are small enough for a wheel.
 """
 
 from setuptools import find_packages, setup
@@ -10,6 +10,9 @@ from setuptools import find_packages, setup
 setup(
     packages=[*find_packages(include=["refine", "refine.*"]), "refine.checkpoints"],
     package_dir={"refine.checkpoints": "checkpoints"},
-    package_data={"refine": ["py.typed"], "refine.checkpoints": ["*_lite.safetensors", "README.md"]},
+    package_data={
+        "refine": ["py.typed"],
+        "refine.checkpoints": ["*_lite.safetensors", "u2netp.safetensors", "README.md"],
+    },
     include_package_data=False,
 )

@@ -11,13 +11,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar, get_args
 
 import click
 
 from refine import __version__
 from refine.errors import InputError, RefineError
-from refine.settings import Settings, parse_size
+from refine.settings import CoarseKind, Settings, parse_size
 
 if TYPE_CHECKING:
     Function = TypeVar("Function", bound=Callable[..., object])
@@ -180,7 +180,7 @@ def refine() -> None:
 @click.option("--out", metavar="PATH", help="result (.tif, .png) or folder  [default: <stem>_mask beside the image]")
 @setting("align", type=click.Choice(["fit", "stretch"]))
 @setting("reach", type=float, metavar="PX")
-@setting("coarse", type=click.Choice(["mos_l", "isnet"]))
+@setting("coarse", type=click.Choice(get_args(CoarseKind)))
 @setting("coarse_checkpoint", type=FILE)
 @setting("checkpoint", type=FILE)
 @setting("tile", type=int, metavar="PX")

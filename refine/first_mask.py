@@ -67,15 +67,13 @@ def mask_by_network(
     The levels `decimations` of the image are made readable in the same sweep as the one that the network reads.
     Raises MemoryBudgetError if the network alone needs more than the budget.
     """
-    network = load_coarse(networks)
-    # The networks of the torch backend know what they need; others need not.
-    needed = getattr(network, "weight_bytes", 0) + getattr(network, "activation_bytes", 0)
-    needed += BASELINE_BYTES[networks.device] if networks.device == "cpu" else 0
+    needed = networks.coarse_bytes + BASELINE_BYTES[networks.device]
     if needed > budget_bytes:
         raise MemoryBudgetError(
             f"--max-memory {budget_bytes // MIB}MiB is too small for --coarse {networks.coarse}, which needs"
             f" {ceil(needed / MIB)}MiB; raise it, or give --mask"
         )
+    network = load_coarse(networks)
     decimation = coarse_decimation(image.height, image.width, network.input_height, network.input_width)
     image.prepare(sorted({*decimations, decimation} - {1}, reverse=True))
     return ArrayMask(make_coarse(image, network))

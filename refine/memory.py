@@ -53,6 +53,37 @@ The first is measured (torch 2.15, its default wheel with CUDA, whose libraries 
 LITE_COST = MeasuredCost(weight_bytes=4 * MIB, pixel_bytes=600.0, call_bytes=8 * MIB)
 """MOS_H_lite on a CPU in float32: 36, 52, 92 and 210 MiB were measured for 1, 2, 4 and 8 windows of 224 px."""
 
+
+@dataclass(frozen=True, slots=True)
+class CoarseCost:
+    """What a coarse network takes: the most while it is loaded, what stays of that, and what a call adds."""
+
+    loading_bytes: int
+    held_bytes: int
+    pixel_bytes: float
+    call_bytes: int
+
+    def peak_bytes(self, side: int) -> int:
+        """The most main memory for a network that sees `side` x `side` pixels on a CPU."""
+        running = self.held_bytes + self.call_bytes + self.pixel_bytes * side * side
+        return int(MARGIN * max(self.loading_bytes, running))
+
+
+COARSE_COSTS: Mapping[str, CoarseCost] = MappingProxyType(
+    {
+        "mos_l": CoarseCost(307 * MIB, 215 * MIB, 3424.0, 0),
+        "mos_l_lite": CoarseCost(38 * MIB, 38 * MIB, 577.0, 0),
+        "isnet": CoarseCost(428 * MIB, 271 * MIB, 587.0, 21 * MIB),
+        "u2netp": CoarseCost(42 * MIB, 41 * MIB, 2421.0, 11 * MIB),
+        "u2net": CoarseCost(428 * MIB, 277 * MIB, 1614.0, 102 * MIB),
+        "basnet": CoarseCost(882 * MIB, 562 * MIB, 3113.0, 125 * MIB),
+    }
+)
+"""Measured by `benchmarks/coarse_cost.py` on one thread, float32; MOS_L with the encoders it has by default."""
+
+COARSE_IMAGE_PIXEL_BYTES = 16
+"""The decimated image that a coarse network is shown: its bytes, and one channel as it is resampled."""
+
 OUTPUT_BLOCK = 512
 """Rows of a block of the output, which is written by whole blocks."""
 

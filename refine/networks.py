@@ -16,17 +16,15 @@ from typing import Literal
 from pydantic import JsonValue
 
 from refine import backends
-from refine.coarse import CoarseNetwork, coarse_size
+from refine.coarse import CoarseNetwork, coarse_decimation, coarse_size
 from refine.errors import CheckpointError, InputError
-from refine.memory import LITE_COST, MIB, MeasuredCost
+from refine.memory import COARSE_COSTS, LITE_COST, MIB, MeasuredCost
 from refine.models.metadata import Metadata, has_metadata, read_header, read_metadata
 from refine.models.registry import NETWORKS
 from refine.plan import MINIMUM_TILE, Device
-from refine.settings import Settings
+from refine.settings import CoarseKind, Settings
 from refine.shipped import default_checkpoint, shipped_names
 from refine.sources import Refiner
-
-CoarseKind = Literal["mos_l", "isnet"]
 
 STRIDES: Mapping[str, int] = MappingProxyType({"mos_h": 8, "mos_h_lite": 16})
 """A tile must be a multiple of this; the networks say the same of themselves."""
@@ -44,11 +42,6 @@ REFERENCE: Mapping[str, Mapping[str, JsonValue]] = MappingProxyType(
 
 _MEASURED_TILE = 224
 
-_ISNET_HELP = (
-    "--coarse isnet: no weights of IS-Net come with refine; get isnet-general-use.pth of the project xuebinqin/DIS and"
-    " give --coarse-checkpoint FILE"
-)
-
 
 @dataclass(frozen=True, slots=True)
 class Networks:
@@ -61,6 +54,7 @@ class Networks:
     coarse_checkpoint: Path | None
     coarse_architecture: str
     coarse_side: int  # height and width of what the coarse network sees
+    coarse_bytes: int = 0  # main memory that the coarse network takes at most
 
     @property
     def stride(self) -> int:
@@ -77,6 +71,11 @@ class Networks:
     def coarse_map_size(self, height: int, width: int) -> tuple[int, int]:
         """Height and width of the first mask that the coarse network makes of an image."""
         return coarse_size(height, width, self.coarse_side, self.coarse_side)
+
+    def coarse_pixels(self, height: int, width: int) -> int:
+        """Pixels of the decimated image that the coarse network is shown."""
+        decimation = coarse_decimation(height, width, self.coarse_side, self.coarse_side)
+        return ceil(height / decimation) * ceil(width / decimation)
 
 
 def choose_networks(settings: Settings, device: Device, *, needs_coarse: bool) -> Networks:
@@ -96,12 +95,14 @@ def choose_networks(settings: Settings, device: Device, *, needs_coarse: bool) -
         return Networks(device, checkpoint, metadata, None, None, "", 0)
     kind: CoarseKind = settings.coarse or "mos_l"
     coarse_checkpoint = settings.coarse_checkpoint
-    if coarse_checkpoint is None and kind == "isnet" and "isnet" not in shipped_names():
-        raise InputError(_ISNET_HELP)
+    if coarse_checkpoint is None and NETWORKS[kind].published and kind not in shipped_names():
+        raise InputError(
+            f"--coarse {kind}: no weights of it come with refine; get {NETWORKS[kind].published} and give"
+            " --coarse-checkpoint FILE"
+        )
     if coarse_checkpoint is None:
         coarse_checkpoint = _shipped(kind, device)
-    architecture, side = _coarse_facts(coarse_checkpoint, kind)
-    return Networks(device, checkpoint, metadata, kind, coarse_checkpoint, architecture, side)
+    return Networks(device, checkpoint, metadata, kind, coarse_checkpoint, *_coarse_facts(coarse_checkpoint, kind))
 
 
 def load_refiner(networks: Networks) -> Refiner:
@@ -153,6 +154,13 @@ def _measured_cost(checkpoint: Path, _changed: int) -> MeasuredCost:
     return MeasuredCost(refiner.weight_bytes, pixel_bytes, call_bytes, margin=1.0)
 
 
+@lru_cache(maxsize=8)
+def _measured_coarse_bytes(checkpoint: Path, _changed: int) -> int:
+    """The same of a coarse network of any config: its weights thrice while they are loaded, or once and a call."""
+    weights, activations = backends.coarse_footprint(checkpoint)
+    return max(3 * weights, weights + activations)
+
+
 def _shipped(name: str, device: Device) -> Path:
     """On a GPU the full network if it is there, else the lite one."""
     if f"{name}_lite" not in NETWORKS or (device == "cuda" and name in shipped_names()):
@@ -160,14 +168,19 @@ def _shipped(name: str, device: Device) -> Path:
     return default_checkpoint(f"{name}_lite")
 
 
-def _coarse_facts(checkpoint: Path, kind: CoarseKind) -> tuple[str, int]:
-    """Architecture of a coarse checkpoint, and the side of what it sees."""
-    if kind == "isnet" and not _has_metadata(checkpoint):
-        return kind, NETWORKS[kind].side
+def _coarse_facts(checkpoint: Path, kind: CoarseKind) -> tuple[str, int, int]:
+    """Architecture of a coarse checkpoint, the side of what it sees, and the memory that it takes."""
+    if NETWORKS[kind].published and not _has_metadata(checkpoint):
+        return kind, NETWORKS[kind].side, COARSE_COSTS[kind].peak_bytes(NETWORKS[kind].side)
     metadata = _read(checkpoint, option="--coarse-checkpoint", role="coarse")
     if metadata.architecture not in (kind, f"{kind}_lite"):
         raise CheckpointError(f"{checkpoint}: holds {metadata.architecture}, not {kind}; give --coarse with its name")
-    return metadata.architecture, metadata.preprocessing.height or NETWORKS[metadata.architecture].side
+    name, config = metadata.architecture, metadata.config
+    side = metadata.preprocessing.height or NETWORKS[name].side
+    usual = REFERENCE.get(name.replace("mos_l", "mos_h"), {})
+    if any(config.get(key) != value for key, value in usual.items()):
+        return name, side, _measured_coarse_bytes(checkpoint, checkpoint.stat().st_mtime_ns)
+    return name, side, COARSE_COSTS[name].peak_bytes(side)
 
 
 def _has_metadata(checkpoint: Path) -> bool:

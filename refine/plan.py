@@ -6,7 +6,7 @@ No file, no network, no pixel: a plan can be printed, compared, and tested over 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import product
 from math import ceil
 from typing import Literal
@@ -57,11 +57,12 @@ class Plan:
     notes: tuple[str, ...]  # what was assumed
     is_journalled: bool = False  # finished parts are kept on disk, so that another process can go on
     batch_is_given: bool = False  # asked for by the user: never changed
+    first_mask: Mapping[str, int] = field(default_factory=dict)  # main memory while a network makes it, by use
 
     @property
     def planned_peak(self) -> int:
-        """Bytes of main memory that the run takes at most."""
-        return sum(self.memory.values())
+        """Bytes of main memory that the run takes at most: the network of the first mask is gone before the sweep."""
+        return max(sum(self.memory.values()), sum(self.first_mask.values()))
 
     @property
     def temporary_bytes(self) -> int:
@@ -279,7 +280,11 @@ def _described(plan: Plan) -> Iterator[str]:
             f"{step.windows:>10}  {kept}" + (f", image from overview 1/{step.overview}" if step.overview else "")
         )
     yield ""
-    yield from _sizes("memory", plan.memory, "planned peak")
+    if plan.first_mask:
+        yield from _sizes("first mask", plan.first_mask, "together, before the sweep")
+    yield from _sizes("memory", plan.memory, "together, in the sweep" if plan.first_mask else "planned peak")
+    if plan.first_mask:
+        yield f"{'':12}{'planned peak':<28}{_mebibytes(plan.planned_peak):>12}"
     if plan.budget_bytes is not None:
         yield f"{'':12}{'of a budget of':<28}{_mebibytes(plan.budget_bytes):>12}"
     if plan.device_memory:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import TypedDict
 
 import numpy as np
 
+from refine.errors import MemoryBudgetError
 from refine.first_mask import MaskFacts
 from refine.geometry import Window
 from refine.masks import MASK_BYTES
-from refine.memory import BASELINE_BYTES, NetworkCost
+from refine.memory import BASELINE_BYTES, COARSE_IMAGE_PIXEL_BYTES, MIB, NetworkCost
 from refine.networks import Networks
 from refine.plan import Device, Plan, Select, make_plan
 from refine.raster import LEVEL_BYTES, Header, finished_bytes, sweep_bytes
@@ -31,18 +34,22 @@ def plan_for_raster(
     # The mask is read before the image's levels are made.
     strips = max(sweep_bytes(header), facts.reading_bytes)
     beside = header.decoder_bytes + strips + min(LEVEL_BYTES, 4 * pixels) + mask_bytes
-    plan = make_plan(
-        header.height,
-        header.width,
-        **_common(facts, settings, networks.device, networks.stride),
-        cost=cost,
-        baseline_bytes=BASELINE_BYTES[networks.device] + beside,
-        block_height=header.block_height,
-        bands=min(header.bands, 4),
-        sample_bytes=np.dtype(header.dtype).itemsize,
-        overviews=header.overviews,
-        has_invalid=header.has_invalid,
-        journalled_pixels=JOURNALLED_PIXELS,
+    plan = _with_first_mask(
+        partial(
+            make_plan,
+            header.height,
+            header.width,
+            cost=cost,
+            baseline_bytes=BASELINE_BYTES[networks.device] + beside,
+            block_height=header.block_height,
+            bands=min(header.bands, 4),
+            sample_bytes=np.dtype(header.dtype).itemsize,
+            overviews=header.overviews,
+            has_invalid=header.has_invalid,
+            journalled_pixels=JOURNALLED_PIXELS,
+        ),
+        _common(facts, settings, networks.device, networks.stride),
+        networks,
     )
     waiting = {"first mask": facts.kept_bytes} if is_mask_on_disk else {}
     upright = pixels * (4 if header.has_invalid else 3)
@@ -62,6 +69,30 @@ def plan_for_array(
     """The plan for an array; the user's own arrays are not counted against the budget."""
     common = _common(facts, settings, device, stride)
     return make_plan(source.height, source.width, **common, cost=cost, has_invalid=source.has_invalid)
+
+
+def _with_first_mask(make: Callable[..., Plan], common: _Common, networks: Networks) -> Plan:
+    """The plan, with what a coarse network takes before the sweep.
+
+    Raises MemoryBudgetError, with the smallest budget that works for both.
+    """
+    if networks.coarse is None:
+        return make(**common)
+    budget = common["budget_bytes"]
+    # What the libraries and the raster take is the same for any budget.
+    plan = make(**{**common, "budget_bytes": None})
+    kept = ("interpreter and libraries", "raster cache")
+    image = COARSE_IMAGE_PIXEL_BYTES * networks.coarse_pixels(plan.height, plan.width)
+    takes = {"coarse network": networks.coarse_bytes, "image as it sees it": image}
+    first = {name: plan.memory[name] for name in kept} | takes
+    smallest = -(-sum(first.values()) // MIB) * MIB
+    if budget < smallest:
+        make(**{**common, "budget_bytes": smallest})  # names the budget that the sweep needs, where that is more
+        raise MemoryBudgetError(
+            f"--max-memory {budget // MIB}MiB is too small for the network of --coarse {networks.coarse}; give --mask,"
+            f" or the smallest that works: --max-memory {smallest // MIB}MiB"
+        )
+    return replace(make(**common), first_mask=first)
 
 
 class _Common(TypedDict):

@@ -43,6 +43,10 @@ Size = Annotated[int, BeforeValidator(_size)]
 FilePath = Annotated[Path, BeforeValidator(_path)]
 
 
+CoarseKind = Literal["mos_l", "u2netp", "u2net", "basnet", "isnet"]
+"""Networks that make a first mask from an image."""
+
+
 class Settings(BaseModel):
     """How to refine: the options of `refine infer` under their names, without the paths of one run.
 
@@ -61,7 +65,7 @@ class Settings(BaseModel):
         le=100_000,
         description="how far the mask may be wrong, in the image's pixels; found from the mask if not given",
     )
-    coarse: Literal["mos_l", "isnet"] | None = Field(
+    coarse: CoarseKind | None = Field(
         None, description="network that makes the first mask where none is given; mos_l if not said"
     )
     coarse_checkpoint: FilePath | None = Field(

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from refine.coarse import CoarseNetwork
     from refine.models.device import Precision
+    from refine.settings import CoarseKind
     from refine.sources import Refiner
 
-__all__ = ["load_coarse", "load_refiner"]
+__all__ = ["coarse_footprint", "load_coarse", "load_refiner"]
 
 
 def load_refiner(
@@ -28,17 +29,25 @@ def load_refiner(
 def load_coarse(
     path: Path | str,
     *,
-    kind: Literal["mos_l", "isnet"] | None = None,
+    kind: CoarseKind | None = None,
     device: str = "auto",
     precision: Precision = "fp32",
     threads: int | None = None,
 ) -> CoarseNetwork:
-    """The coarse network of a checkpoint. With `kind` "isnet" the file may also be one that others published
-    (`.pth`, or plain safetensors). `kind` "mos_l" takes the lite network too. float32 is the default here: it is one
-    pass an image, and CPUs with and without bfloat16 then give the same mask.
+    """The coarse network of a checkpoint. With a `kind` other than "mos_l" the file may also be one that others
+    published (`.pth`, or plain safetensors); "mos_l" takes the lite network too. float32 is the default here: it is
+    one pass an image, and CPUs with and without bfloat16 then give the same mask.
 
     Raises CheckpointError if the file is no coarse network's, or another one's than `kind`.
     """
     from refine.backends.torch_backend import TorchCoarse
 
     return TorchCoarse.load(path, kind=kind, device=device, precision=precision, threads=threads)
+
+
+def coarse_footprint(path: Path | str) -> tuple[int, int]:
+    """Bytes of a coarse network's weights, and the most that one call needs beside them, on the CPU: by running it."""
+    from refine.backends.torch_backend import TorchCoarse
+
+    network = TorchCoarse.load(path, device="cpu")
+    return network.weight_bytes, network.activation_bytes

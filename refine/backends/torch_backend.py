@@ -21,7 +21,7 @@ from refine.models.checkpoint import check_role, load_model, load_published, rea
 from refine.models.device import Precision, choose_device, choose_dtype
 from refine.models.metadata import Metadata, has_metadata
 from refine.models.preprocessing import Preprocessing
-from refine.models.registry import build_model, default_preprocessing
+from refine.models.registry import build_model, published_preprocessing
 
 PROBE_SIDE = 128
 """Side of the windows that memory is measured with: a multiple of every network's stride."""
@@ -125,7 +125,7 @@ class TorchCoarse:
         if kind is not None and not has_metadata(Path(path)):
             model = build_model(kind)
             load_published(model, path)
-            return cls(model.eval(), default_preprocessing(kind, model), device=device, precision=precision)
+            return cls(model.eval(), published_preprocessing(kind), device=device, precision=precision)
         check_kind(path, read_metadata(path), kind)
         model, metadata = load_model(path, expect="coarse")
         return cls(model, metadata.preprocessing, device=device, precision=precision)

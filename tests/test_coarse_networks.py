@@ -1,0 +1,134 @@
+"""Networks of `--coarse`: what comes with refine, what the plan says of them, and published weights where they are.
+
+Set REFINE_WEIGHTS to a folder that holds `u2netp.onnx` and `isnet.onnx` to compare with onnxruntime;
+checkpoints/README.md says which files these are.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import get_args
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from refine.api import plan_raster, refine_array
+from refine.backends import coarse_footprint, load_coarse
+from refine.errors import MemoryBudgetError
+from refine.memory import BASELINE_BYTES, COARSE_COSTS, MIB
+from refine.models import build_model, network_names
+from refine.models.metadata import read_metadata
+from refine.models.registry import NETWORKS, published_preprocessing
+from refine.networks import choose_networks
+from refine.settings import CoarseKind, Settings
+from refine.shipped import default_checkpoint
+
+ROOT = Path(__file__).parent.parent
+ASTRONAUT = ROOT / "examples" / "astronaut.jpg"
+
+
+def test_every_coarse_network_can_be_chosen_and_has_a_cost() -> None:
+    names = network_names("coarse")
+    assert set(get_args(CoarseKind)) == {name.removesuffix("_lite") for name in names}
+    assert set(COARSE_COSTS) == set(names)
+
+
+def test_u2netp_comes_with_its_terms_and_its_own_scaling() -> None:
+    metadata = read_metadata(default_checkpoint("u2netp"))
+    assert metadata.architecture == "u2netp"
+    assert metadata.licence.startswith("Apache-2.0")
+    assert metadata.preprocessing == published_preprocessing("u2netp")
+    assert metadata.preprocessing.white == "maximum"
+
+
+# By onnxruntime 1.31.1 from the public u2netp.onnx, of the picture below: every 40th pixel of every 40th row.
+GOLDEN = [
+    [0.0000, 0.0000, 0.0000, 0.0000, 0.0000, 0.0000, 0.0000, 0.0000],
+    [0.0000, 0.0000, 0.0000, 0.0000, 0.0000, 0.0000, 0.0000, 0.0000],
+    [0.0000, 0.0000, 0.0000, 1.0000, 1.0000, 1.0000, 0.0000, 0.0000],
+    [0.0000, 0.0000, 0.2543, 1.0000, 1.0000, 1.0000, 0.2326, 0.0000],
+    [0.0000, 0.0000, 0.0002, 1.0000, 1.0000, 1.0000, 0.0001, 0.0000],
+    [0.0000, 0.0000, 0.0000, 0.1605, 0.9999, 0.1937, 0.0000, 0.0000],
+    [0.0000, 0.0000, 0.0000, 0.0000, 0.0000, 0.0000, 0.0000, 0.0000],
+    [0.0000, 0.0000, 0.0000, 0.0000, 0.0000, 0.0000, 0.0000, 0.0000],
+]
+
+
+def picture() -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+    """A dark disc before a bright slope, 320 x 320."""
+    rows, cols = np.mgrid[:320, :320]
+    slope = 140 + rows // 8 + cols // 5
+    disc = (rows - 150) ** 2 + (cols - 180) ** 2 < 80**2
+    return np.stack([np.where(disc, 60, slope), np.where(disc, 30, slope), np.where(disc, 90, slope)], -1).astype(
+        np.uint8
+    )
+
+
+def test_the_shipped_u2netp_gives_the_mask_of_the_public_file() -> None:
+    mask = load_coarse(default_checkpoint("u2netp"), kind="u2netp", device="cpu")(picture())
+    np.testing.assert_allclose(mask[20::40, 20::40], GOLDEN, rtol=0, atol=2e-3)
+
+
+def test_a_mask_by_u2netp_is_refined() -> None:
+    refined = refine_array(picture(), settings=Settings(coarse="u2netp", device="cpu"))
+    rows, cols = np.mgrid[:320, :320]
+    distance = np.hypot(rows - 150, cols - 180)
+    assert refined[distance < 70].min() > 0.5 > refined[distance > 90].max()
+
+
+def test_the_plan_counts_the_coarse_network_and_names_the_smallest_budget() -> None:
+    settings = Settings(coarse="u2netp", device="cpu")
+    plan = plan_raster(ASTRONAUT, settings=settings)
+    assert plan.first_mask["coarse network"] == COARSE_COSTS["u2netp"].peak_bytes(320)
+    assert plan.planned_peak == max(sum(plan.first_mask.values()), sum(plan.memory.values()))
+    assert "coarse network" in plan.describe()
+    with pytest.raises(MemoryBudgetError, match=r"--coarse u2netp; .*--max-memory (\d+)MiB$") as caught:
+        plan_raster(ASTRONAUT, settings=settings.model_copy(update={"max_memory": 500 * MIB}))
+    smallest = int(str(caught.value).rsplit(" ", 1)[1].removesuffix("MiB")) * MIB
+    assert (
+        plan_raster(ASTRONAUT, settings=settings.model_copy(update={"max_memory": smallest})).planned_peak <= smallest
+    )
+    with pytest.raises(MemoryBudgetError, match="--max-memory"):
+        plan_raster(ASTRONAUT, settings=settings.model_copy(update={"max_memory": smallest - MIB}))
+    few = settings.model_copy(update={"max_memory": BASELINE_BYTES["cpu"] + 325 * MIB})
+    with pytest.raises(MemoryBudgetError, match="--coarse u2netp"):  # an array's plan does not count the network
+        refine_array(picture(), settings=few)
+
+
+def test_the_known_cost_covers_what_a_call_counts() -> None:
+    for name in ("u2netp", "mos_l_lite"):
+        weights, activations = coarse_footprint(default_checkpoint(name))
+        assert weights + activations / 1.25 < COARSE_COSTS[name].peak_bytes(NETWORKS[name].side)
+
+
+def test_published_files_load_with_their_own_scaling(tmp_path: Path) -> None:
+    """A file without metadata is taken for what --coarse says it is."""
+    torch.manual_seed(0)
+    model = build_model("u2netp").eval()
+    path = tmp_path / "u2netp.pth"
+    torch.save({f"module.{key}": tensor for key, tensor in model.state_dict().items()}, path)
+    networks = choose_networks(Settings(coarse="u2netp", coarse_checkpoint=path), "cpu", needs_coarse=True)
+    assert (networks.coarse_architecture, networks.coarse_side) == ("u2netp", 320)
+    half = picture() // 2  # scaled by its own maximum: half as bright is the same, but for rounding
+    network = load_coarse(path, kind="u2netp", device="cpu")
+    np.testing.assert_allclose(network(half), network(half * 2), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["u2netp", "isnet"])
+def test_published_weights_give_the_mask_of_onnxruntime(name: str) -> None:
+    pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
+    pytest.importorskip("onnx", reason="onnx is not installed")
+    folder = os.environ.get("REFINE_WEIGHTS")
+    path = Path(folder or "", f"{name}.onnx")
+    if folder is None or not path.is_file():
+        pytest.skip(f"the published {name}.onnx is not here: set REFINE_WEIGHTS to its folder")
+    from published import Comparison, images_of, weights_from_onnx
+
+    model: nn.Module = build_model(name)
+    weights_from_onnx(path, model)
+    comparison = Comparison(name, model, path)
+    for _, image in images_of(ASTRONAUT):
+        assert comparison.difference(image)["largest"] < 2e-3
