@@ -10,9 +10,10 @@ import rasterio
 from numpy.typing import NDArray
 from rasters import NORTH_UP, read_mask, write_picture, write_tif
 
-from refine import Settings, refine_raster
+from refine import Settings, planning, refine_raster
 from refine.api import plan_raster
 from refine.errors import RasterError
+from refine.run_folder import can_resume
 
 Pair = tuple[NDArray[np.uint8], NDArray[np.uint8]]
 
@@ -38,6 +39,30 @@ def test_a_cog_holds_the_mask_of_the_plain_file(tmp_path: Path, pair: tuple[Path
         assert (dataset.overviews(1), dataset.transform) == ([2, 4], NORTH_UP)
         assert dataset.tags(ns="IMAGE_STRUCTURE")["LAYOUT"] == "COG"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["cog.tif", "image.tif", "plain.tif", "rough.png"]
+
+
+def test_a_cog_that_failed_is_made_from_the_finished_parts(
+    tmp_path: Path, pair: tuple[Path, Path], options: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(planning, "JOURNALLED_PIXELS", 0)
+    cog = options.model_copy(update={"cog": True})
+    refine_raster(pair[0], tmp_path / "undisturbed.tif", pair[1], settings=cog)
+    out = tmp_path / "mask.tif"
+
+    def failing(path: Path, *_arguments: object, **_options: object) -> Path:
+        path.with_suffix(".cog.tif").write_bytes(b"half of it")
+        raise RasterError("the disk is full")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("refine.raster.writer.copy_as_cog", failing)
+        with pytest.raises(RasterError, match="the disk is full"):
+            refine_raster(pair[0], out, pair[1], settings=cog)
+    assert not out.exists()
+    assert can_resume(out)
+    report = refine_raster(pair[0], out, pair[1], settings=cog.model_copy(update={"resume": True}))
+    assert any("parts had been finished before" in note for note in report.notes)
+    assert out.read_bytes() == (tmp_path / "undisturbed.tif").read_bytes()
+    assert not list(tmp_path.glob(".*"))
 
 
 def test_the_plan_counts_the_file_that_a_cog_is_copied_from(pair: tuple[Path, Path], options: Settings) -> None:

@@ -22,7 +22,7 @@ class Container:
 
     orientation: int = 1  # EXIF, 1..8; 1 is upright
     is_progressive: bool = False  # a JPEG whose decoder holds all coefficients
-    is_cut: bool = False  # a PNG that ends before its end mark
+    is_cut: bool = False  # a PNG that ends before its end mark, a BMP with fewer rows than it declares
 
 
 def read_container(path: Path, driver: str) -> Container:
@@ -37,6 +37,8 @@ def read_container(path: Path, driver: str) -> Container:
                     return _read_png(file)
                 case "WEBP":
                     return _read_webp(file)
+                case "BMP":
+                    return Container(is_cut=_is_short_bmp(file))
                 case "GTiff":
                     return Container(_tiff_orientation(file, 0))
         except struct.error:  # a field beyond the end of the file
@@ -81,6 +83,15 @@ def _read_png(file: BinaryIO) -> Container:
         if kind == b"IEND":
             return Container(orientation, is_cut=position > size)
     return Container(orientation, is_cut=True)
+
+
+def _is_short_bmp(file: BinaryIO) -> bool:
+    """Whether uncompressed rows go beyond the end of the file: 20 kB may declare 16 million of them."""
+    size = file.seek(0, 2)
+    file.seek(10)
+    offset, header_size, width, height, _, bits, compression = struct.unpack("<IIiiHHI", file.read(24))
+    row_bytes = (abs(width) * bits + 31) // 32 * 4
+    return bool(header_size >= 40 and compression == 0 and offset + row_bytes * abs(height) > size)
 
 
 def _read_webp(file: BinaryIO) -> Container:

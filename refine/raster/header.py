@@ -74,7 +74,7 @@ def header_of(dataset: DatasetReader, path: Path, max_pixels: int) -> Header:
     is_remote = isinstance(path, RemotePath)
     container = Container() if is_remote else read_container(path, dataset.driver)
     if container.is_cut:
-        raise RasterError(f"{path}: the file is cut short: it ends before its end mark; get it again")
+        raise RasterError(f"{path}: the file is cut short: it ends before its picture does; get it again")
     georeference = read_georeference(dataset)
     orientation, notes = _orientation(container, georeference)
     if len(dataset.subdatasets) > 1:

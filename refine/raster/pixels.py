@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from math import ceil, isqrt
+from math import ceil, sqrt
 from pathlib import Path
 from typing import Any
 
@@ -126,7 +126,7 @@ class PixelReader:
         """
         places = self._sampled_blocks()
         if places:
-            step = max(1, isqrt(sum(place.height * place.width for place in places) // SAMPLE_SIDE**2))
+            step = ceil(sqrt(sum(place.height * place.width for place in places)) / SAMPLE_SIDE)
             parts = (self._flat(place, (ceil(place.height / step), ceil(place.width / step))) for place in places)
             samples, valid = _joined(parts)
             if np.count_nonzero(valid) >= fewest:
