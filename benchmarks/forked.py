@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 
-_HEAVY = ("torch", "timm", "cv2", "rasterio", "refine.api", "refine.infer", "refine.backends.torch_backend")
+_HEAVY = ("torch", "timm", "cv2", "rasterio", "refine.cli", "refine.infer", "refine.backends.torch_backend")
 
 
 @dataclass(frozen=True, slots=True)

@@ -139,6 +139,10 @@ def plan_levels(
         if index > 0:
             read = Window(grid.rows.origins[first], 0, grid.rows.origins[last - 1] + tile - grid.rows.origins[first], 1)
             read = read.grow(step.halo).clip(level.height, 1)
-            taps = level_taps(read.row, read.stop_row, level.decimation, height, levels[index - 1].decimation)
-            rows = (max(taps.start - 1, 0), min(taps.stop + 1, levels[index - 1].height))
+            # The first and the last row tell; an image may declare millions of them.
+            top, bottom = (
+                level_taps(row, row + 1, level.decimation, height, levels[index - 1].decimation)
+                for row in (read.row, read.stop_row - 1)
+            )
+            rows = (max(top.start - 1, 0), min(bottom.stop + 1, levels[index - 1].height))
     return tuple(steps)

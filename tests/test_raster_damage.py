@@ -48,6 +48,15 @@ def test_a_truncated_file_is_an_error_whatever_its_kind(tmp_path: Path, name: st
     refused(cut(path))
 
 
+def test_a_bmp_that_declares_more_rows_than_it_holds_is_refused_at_once(tmp_path: Path) -> None:
+    path = write_picture(tmp_path / "a.bmp", picture(70, 90))
+    data = path.read_bytes()
+    assert shown(path).shape == (70, 90, 3)
+    path.write_bytes(data[:22] + (16_777_286).to_bytes(4, "little") + data[26:])
+    with pytest.raises(RasterError, match=r"a\.bmp: the file is cut short"):
+        read_header(path)
+
+
 def test_damage_inside_is_told_with_its_place(tmp_path: Path) -> None:
     path = write_tif(tmp_path / "a.tif", picture(300, 200), compress="deflate")
     data = bytearray(path.read_bytes())
