@@ -14,6 +14,7 @@ import click
 from pydantic import JsonValue
 from tqdm import tqdm
 
+from refine.allocation import keep_freed_memory
 from refine.api import plan_raster, refine_raster
 from refine.errors import InputError, RasterError, RefineError
 from refine.inputs import Job, make_jobs, real_path
@@ -44,6 +45,7 @@ def refine_images(request: Request, *, name: str) -> int:
     says so on stderr in one line that begins with `name`; the others go on.
     """
     jobs, previews = _prepare(request)
+    keep_freed_memory()
     finished = {job for job in jobs if _is_finished(job, request.settings)}
     _check_places(request, jobs, previews, finished)
     exit_code = 0

@@ -56,15 +56,41 @@ class LiteRecover(nn.Module):
         )
 
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
-        x = resize(x, *skip.shape[-2:])
-        merged = self.merge(torch.cat([x, skip], dim=1))
+        merged = self._merged(x, skip)
         return F.relu(merged + self.body(merged))
 
+    def _merged(self, x: Tensor, skip: Tensor) -> Tensor:
+        """The convolution of both; once BatchNorm is folded into it, of `x` before that is enlarged.
 
-def with_mask(features: Tensor, x: Tensor) -> Tensor:
-    """Features with the input's planes beyond RGB beside them, averaged to their size."""
-    stride = x.shape[-1] // features.shape[-1]
-    return torch.cat([features, F.avg_pool2d(x[:, 3:], stride).to(features)], dim=1) if x.shape[1] > 3 else features
+        Enlarging and a 1x1 convolution are linear and change places: the same function, less to enlarge, and no copy.
+        """
+        convolution, norm, relu = self.merge
+        assert isinstance(convolution, nn.Conv2d)
+        if not isinstance(norm, nn.Identity):
+            merged: Tensor = self.merge(torch.cat([resize(x, *skip.shape[-2:]), skip], dim=1))
+            return merged
+        channels = x.shape[1]
+        coarse = F.conv2d(x, convolution.weight[:, :channels])
+        fine = F.conv2d(skip, convolution.weight[:, channels:], convolution.bias)
+        both: Tensor = relu(fine + resize(coarse, *skip.shape[-2:]))
+        return both
+
+
+def averaged_planes(x: Tensor) -> list[Tensor]:
+    """The input's planes beyond RGB at strides 2, 4, 8, 16, each averaged from the one before."""
+    planes, averaged = x[:, 3:].contiguous(), []
+    for _ in range(4):
+        planes = F.avg_pool2d(planes, 2)
+        averaged.append(planes)
+    return averaged
+
+
+def with_planes(features: Tensor, planes: Tensor) -> Tensor:
+    """Features with planes of their size beside them, in the memory format of the features."""
+    planes = planes.to(features)
+    if features.is_contiguous(memory_format=torch.channels_last):
+        planes = planes.contiguous(memory_format=torch.channels_last)
+    return torch.cat([features, planes], dim=1)
 
 
 def separable(in_channels: int, out_channels: int) -> list[nn.Module]:
@@ -118,7 +144,10 @@ class LiteNet(nn.Module):
 
     def forward(self, image: Tensor, coarse: Tensor | None = None, reach: Tensor | None = None) -> dict[str, Tensor]:
         x, start = self._inputs(image, coarse, reach)
-        e2, e4, e8, e16 = (with_mask(features, x) for features in self.encoder(x))
+        features: list[Tensor] = self.encoder(x)
+        if x.shape[1] > 3:
+            features = [with_planes(*pair) for pair in zip(features, averaged_planes(x), strict=True)]
+        e2, e4, e8, e16 = features
         d16 = self.pooling(e16)
         d8 = self.recover16(d16, e8)
         d4 = self.recover8(d8, e4)
@@ -157,6 +186,13 @@ class LiteNet(nn.Module):
     def _at_full_size(self, x: Tensor, d2: Tensor, logit: Tensor) -> Tensor:
         """The point head's change: the only layers that see single pixels; it counts where the mask is uncertain."""
         features = resize(d2, *x.shape[-2:])  # (B, w2, H, W)
-        planes = torch.cat([features, x.to(features), (logit / 4).to(features)], dim=1)
-        change: Tensor = self.points(planes).float()
+        planes = torch.cat([x.to(features), (logit / 4).to(features)], dim=1)
+        if self.training:
+            change: Tensor = self.points(torch.cat([features, planes], dim=1)).float()
+        else:  # the first convolution in two parts: joined, the planes are no multiple of what a CPU takes at once
+            first, channels = self.points[0], features.shape[1]
+            assert isinstance(first, nn.Conv2d)
+            joined = F.conv2d(features, first.weight[:, :channels], first.bias, padding=1)
+            joined = joined + F.conv2d(planes, first.weight[:, channels:], padding=1)
+            change = self.points[1:](joined).float()
         return soft_point_weight(logit) * change

@@ -1,0 +1,228 @@
+"""refine beside the ways others tile an image: the same network, image, coarse mask, window and overlap, in one run.
+
+    pip install -e ".[benchmarks]" && pip install --no-deps pytorch-toolbelt
+    python benchmarks/peers.py --side 2048 --side 4096 --image car.jpg --truth car.png --out peers.json
+
+The image is a photograph whose mask is known, enlarged to `side` x `side`; the coarse mask is the truth averaged to
+336 px. Without `--image`, the repository's photograph with the mask that refine makes of it. Each way runs in a process
+of its own, in turn, `--rounds` times; seconds go from the files of image and mask to the file of the result, without
+imports and the loading of the network; the median counts. CPU seconds, of all threads, tell ways apart on a busy
+machine, and ratios are of those. Peaks are the operating system's, of the whole process. mBA and IoU are in percent, on
+a grid of at most 4096 px.
+
+"monai as loaded" is the checkpoint's network in float32 as torch makes it, which is how MONAI is used; all others get
+the network that refine prepares: BatchNorm folded, channels last, bfloat16 where the CPU multiplies it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+from pathlib import Path
+from statistics import median
+from time import perf_counter, process_time
+from typing import Any
+
+import cv2
+import numpy as np
+import rasterio
+from measured import run_measured
+from numpy.typing import NDArray
+from rasterio.transform import from_origin
+from rasterio.windows import Window
+from scenes import example_pair
+
+MIB = 1 << 20
+COARSE_SIDE = 336
+SCORED_SIDE = 4096
+WAYS = ("refine boundary", "refine all", "monai", "monai as loaded", "toolbelt", "whole")
+WHOLE_PIXEL_BYTES = 800
+"""What a whole-image call needs for each pixel; it is left out where main memory has less."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--side", type=int, action="append", help="pixels of the image's side, several times")
+    parser.add_argument("--ways", default=",".join(WAYS), help="which, with commas between")
+    parser.add_argument("--image", type=Path, help="a photograph")
+    parser.add_argument("--truth", type=Path, help="its true mask")
+    parser.add_argument("--tile", type=int, default=224)
+    parser.add_argument("--overlap", type=int, default=64)
+    parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--folder", type=Path, help="where images are made and removed [default: the system's]")
+    parser.add_argument("--out", type=Path, help="figures as JSON")
+    parser.add_argument("--run", nargs="+", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.run:
+        way, side, *files = options.run
+        print(json.dumps(run(way, int(side), options, *map(Path, files))))
+        return
+    figures = []
+    for side in options.side or [2048]:
+        with tempfile.TemporaryDirectory(prefix="refine-peers-", dir=options.folder) as name:
+            figures += compare(Path(name), side, options)
+    if options.out is not None:
+        options.out.write_text(json.dumps(figures, indent=2) + "\n")
+
+
+def compare(folder: Path, side: int, options: argparse.Namespace) -> list[dict[str, Any]]:
+    """One size: a row of figures for each way, printed as they come."""
+    from refine.metrics import boundary_bands, iou, mean_boundary_accuracy
+
+    pair = (options.image, options.truth) if options.image and options.truth else example_pair(folder)
+    scored = make_files(folder, side, *pair)
+    bands = boundary_bands(scored)
+    ways = [way for way in options.ways.split(",") if way != "whole" or fits(side)]
+    taken: dict[str, list[dict[str, float]]] = {way: [] for way in ways}
+    for _ in range(options.rounds):
+        for way in ways:
+            call = [sys.executable, __file__, "--tile", options.tile, "--overlap", options.overlap]
+            call += ["--run", way, side, folder / "image.tif", folder / "coarse.png", folder / f"{way}.tif"]
+            found = run_measured([*map(str, call)])
+            if found.code:
+                sys.exit(f"{way}: {found.err}")
+            taken[way].append(json.loads(found.out.splitlines()[-1]) | {"peak_mib": found.peak_bytes / MIB})
+    middle = {way: {name: median(one[name] for one in found) for name in found[0]} for way, found in taken.items()}
+    print(f"\n| {side} px | s | CPU s | times as fast as MONAI | peak MiB | mBA % | IoU % |")
+    print("|---|---|---|---|---|---|---|")
+    rows = []
+    for way in ways:
+        mask = read_reduced(folder / f"{way}.tif", len(scored))
+        row: dict[str, Any] = {"way": way, "side": side}
+        row |= {name: round(figure, 3 if "seconds" in name else 1) for name, figure in middle[way].items()}
+        if "monai" in middle:
+            row["times_monai"] = round(middle["monai"]["cpu_seconds"] / middle[way]["cpu_seconds"], 2)
+        row["mba"] = round(100 * (mean_boundary_accuracy(mask, scored, bands=bands) or 0), 3)
+        row["iou"] = round(100 * iou(mask, scored), 3)
+        rows.append(row)
+        shown = ("way", "seconds", "cpu_seconds", "times_monai", "peak_mib", "mba", "iou")
+        print("|", " | ".join(str(row.get(name, "")) for name in shown), "|", flush=True)
+    return rows
+
+
+def run(way: str, side: int, options: argparse.Namespace, image: Path, coarse: Path, result: Path) -> dict[str, float]:
+    """One way, in this process; what it took."""
+    if way.startswith("refine"):
+        return run_refine(way.removeprefix("refine "), options, image, coarse, result)
+    from tilings import TILINGS, enlarge
+
+    reach = side / COARSE_SIDE
+    correct = as_loaded(reach) if way == "monai as loaded" else prepared(reach)
+    tiling = TILINGS[way.split()[0]]
+    small = np.zeros((options.tile, options.tile), np.float32)
+    tiling(np.zeros((*small.shape, 3), np.uint8), small, correct, options.tile, options.overlap)  # imports, first calls
+    begun, cpu_begun = perf_counter(), process_time()
+    with rasterio.open(image) as dataset:
+        pixels = np.ascontiguousarray(dataset.read().transpose(1, 2, 0))
+    first = read(coarse, cv2.IMREAD_GRAYSCALE).astype(np.float32) / np.float32(255)
+    enlarged = enlarge(first, *pixels.shape[:2])
+    refined = tiling(pixels, enlarged, correct, options.tile, options.overlap)
+    write(result, np.floor(refined * np.float32(255) + np.float32(0.5)).astype(np.uint8))
+    return {"seconds": perf_counter() - begun, "cpu_seconds": process_time() - cpu_begun}
+
+
+def run_refine(select: str, options: argparse.Namespace, image: Path, coarse: Path, result: Path) -> dict[str, float]:
+    """refine; CPU seconds include that it loads its network again, half a second."""
+    from refine.api import Settings, refine_raster
+
+    settings = Settings(tile=options.tile, overlap=options.overlap, select=select, device="cpu", overwrite=True)
+    refine_raster(coarse, result, coarse, settings=settings)  # imports, first calls
+    cpu_begun = process_time()
+    report = refine_raster(image, result, coarse, settings=settings)
+    return {
+        "seconds": report.seconds["total"] - report.seconds["load network"],
+        "cpu_seconds": process_time() - cpu_begun,
+    }
+
+
+def prepared(reach: float) -> Any:
+    """The network as refine prepares it."""
+    from refine.backends.torch_backend import TorchRefiner
+    from refine.shipped import default_checkpoint
+
+    refiner = TorchRefiner.load(default_checkpoint("mos_h_lite"), device="cpu")
+
+    def correct(windows: Any, masks: Any) -> Any:
+        return refiner.correct(windows, masks, reach)
+
+    return correct
+
+
+def as_loaded(reach: float) -> Any:
+    """The network as the checkpoint gives it, in float32."""
+    import torch
+
+    from refine.models.checkpoint import load_model
+    from refine.shipped import default_checkpoint
+
+    model, metadata = load_model(default_checkpoint("mos_h_lite"), expect="refiner")
+    model.eval()
+
+    @torch.no_grad()
+    def correct(windows: Any, masks: Any) -> Any:
+        pixels = metadata.preprocessing.normalise(windows).contiguous()
+        return model.correction(pixels, masks[:, None], torch.full((len(windows),), reach))[:, 0]  # type: ignore[operator]  # a method, which torch's Module types as tensor or module
+
+    return correct
+
+
+def fits(side: int) -> bool:
+    import psutil
+
+    return side * side * WHOLE_PIXEL_BYTES < int(psutil.virtual_memory().available)
+
+
+def make_files(folder: Path, side: int, photograph: Path, truth: Path) -> NDArray[np.uint8]:
+    """Image and coarse mask in the folder; gives the truth on the grid that is scored."""
+    pixels = cv2.cvtColor(read(photograph, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+    mask = read(truth, cv2.IMREAD_GRAYSCALE)
+    scored = min(side, SCORED_SIDE)
+    enlarged = cv2.resize(mask, (scored, scored), interpolation=cv2.INTER_CUBIC)
+    exact: NDArray[np.uint8] = np.where(enlarged >= 128, 255, 0).astype(np.uint8)
+    cv2.imwrite(str(folder / "coarse.png"), cv2.resize(exact, (COARSE_SIDE,) * 2, interpolation=cv2.INTER_AREA))
+    write(folder / "image.tif", np.asarray(cv2.resize(pixels, (side, side), interpolation=cv2.INTER_CUBIC), np.uint8))
+    return exact
+
+
+def write(path: Path, pixels: NDArray[np.uint8]) -> None:
+    """A GeoTIFF such as refine writes: tiled, deflate, horizontal predictor."""
+    planes = pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
+    layout: dict[str, Any] = {
+        "tiled": True,
+        "blockxsize": 512,
+        "blockysize": 512,
+        "compress": "deflate",
+        "predictor": 2,
+    }
+    layout |= {"count": len(planes), "height": planes.shape[1], "width": planes.shape[2], "dtype": "uint8"}
+    layout["transform"] = from_origin(0, planes.shape[1], 1, 1)
+    with rasterio.open(path, "w", driver="GTiff", interleave="pixel", **layout) as dataset:
+        for row in range(0, planes.shape[1], 512):
+            rows = planes[:, row : row + 512]
+            dataset.write(rows, window=Window(0, row, rows.shape[2], rows.shape[1]))
+
+
+def read(path: Path, how: int) -> NDArray[np.uint8]:
+    pixels = cv2.imread(str(path), how)
+    if pixels is None:
+        sys.exit(f"{path}: cannot be read")
+    return np.asarray(pixels, np.uint8)
+
+
+def read_reduced(path: Path, side: int) -> NDArray[np.uint8]:
+    """Averaged over areas where it is larger, strip by strip."""
+    with rasterio.open(path) as dataset:
+        factor = dataset.height // side
+        height = 256 * factor
+        strips = [
+            np.asarray(dataset.read(1, window=Window(0, row, dataset.width, height)), np.uint8)
+            for row in range(0, dataset.height, height)
+        ]
+    reduced = [np.asarray(cv2.resize(strip, (side, 256), interpolation=cv2.INTER_AREA), np.uint8) for strip in strips]
+    return np.concatenate(reduced)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,34 @@
+"""Memory that is freed stays with the process, so that the next batch does not have to ask for it again.
+
+A network on a CPU frees and takes hundreds of megabytes with every batch. glibc gives such blocks back to the system,
+which has to clear every page of the next ones: half of all page faults of a run, and up to a fifth of its time.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+from collections.abc import Mapping
+
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's malloc.h
+_NEVER = 2**31 - 1
+
+
+def keep_freed_memory(environment: Mapping[str, str] = os.environ) -> bool:
+    """Tell glibc to keep what is freed for later, in this process; gives whether it does now.
+
+    For a command at its start, not for a library: it holds for the whole process. Does nothing where there is no glibc,
+    and where the environment sets its allocator itself.
+    """
+    if not sys.platform.startswith("linux") or _is_set_by_user(environment):
+        return False
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except AttributeError:  # another C library
+        return False
+    return bool(mallopt(M_MMAP_MAX, 0)) and bool(mallopt(M_TRIM_THRESHOLD, _NEVER))
+
+
+def _is_set_by_user(environment: Mapping[str, str]) -> bool:
+    return any(name.startswith("MALLOC_") or name in ("GLIBC_TUNABLES", "LD_PRELOAD") for name in environment)

@@ -1,0 +1,37 @@
+"""What is freed stays: measured in processes of their own, since it cannot be undone."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from refine.allocation import keep_freed_memory
+
+FAULTS = """
+import resource, sys
+import numpy as np
+from refine.allocation import keep_freed_memory
+if sys.argv[1] == "keep":
+    assert keep_freed_memory({})
+np.ones(1 << 23)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(8):
+    np.ones(1 << 23)  # 64 MiB
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+def faults(how: str) -> int:
+    return int(subprocess.run([sys.executable, "-c", FAULTS, how], check=True, capture_output=True, text=True).stdout)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's malloc")
+def test_freed_memory_is_used_again_without_page_faults() -> None:
+    assert faults("keep") * 10 < faults("leave")
+
+
+@pytest.mark.parametrize("name", ["MALLOC_ARENA_MAX", "GLIBC_TUNABLES", "LD_PRELOAD"])
+def test_an_allocator_that_the_user_set_is_left_alone(name: str) -> None:
+    assert not keep_freed_memory({name: "1"})
