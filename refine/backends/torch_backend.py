@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from refine.backends.fold import fold_batch_norms
 from refine.backends.footprint import peak_tensor_bytes, weight_bytes
+from refine.backends.padding import pad_evenly
 from refine.errors import CheckpointError, DeviceMemoryError
 from refine.geometry import RGB, Mask
 from refine.models.checkpoint import check_role, load_model, load_published, read_metadata
@@ -49,7 +50,7 @@ class TorchRefiner:
         self.preprocessing = preprocessing
         self._correction = cast(Callable[[Tensor, Tensor, Tensor], Tensor], model.correction)
         side = max(64, 2 * self.stride)
-        self._model = _made_ready(model, lambda: self._correction(*_flat_windows(1, side)), self.device)
+        self._model = made_ready(model, lambda: self._correction(*_flat_windows(1, side)), self.device)
 
     @classmethod
     def load(
@@ -72,13 +73,15 @@ class TorchRefiner:
         raise DeviceMemoryError(f"{self.device} has no room for {len(image)} windows of {image.shape[1]} px")
 
     def _corrections(self, image: RGB, coarse: Mask, reach: float) -> Mask:
-        windows, masks = _as_tensor(image), _as_tensor(coarse)
+        windows, masks = _as_tensor(image).to(self.device), _as_tensor(coarse).to(self.device)
+        return self.correct(windows, masks, reach).cpu().numpy()
+
+    def correct(self, windows: Tensor, masks: Tensor, reach: float) -> Tensor:
+        """The same of tensors on the device: (B, T, T, 3) in 0..255 and (B, T, T) in 0..1 give (B, T, T) float32."""
         with _running(self.device, self.dtype):
-            pixels = self.preprocessing.normalise(windows.to(self.device))
-            correction = self._correction(
-                pixels, masks.to(self.device)[:, None], torch.full((len(image),), reach, device=self.device)
-            )  # (B, 1, T, T)
-            return correction[:, 0].float().cpu().numpy()
+            pixels = self.preprocessing.normalise(windows)
+            reaches = torch.full((len(windows),), reach, device=self.device)
+            return self._correction(pixels, masks[:, None], reaches)[:, 0].float()
 
     @property
     def weight_bytes(self) -> int:
@@ -108,7 +111,7 @@ class TorchCoarse:
         self.device = choose_device(device)
         self.dtype = choose_dtype(precision, self.device)
         side = max(64, 2 * cast(int, model.stride))
-        self._model = _made_ready(model, lambda: model(_flat_windows(1, side)[0]), self.device)
+        self._model = made_ready(model, lambda: model(_flat_windows(1, side)[0]), self.device)
 
     @classmethod
     def load(
@@ -186,10 +189,14 @@ def check_kind(path: Path | str, metadata: Metadata, kind: str | None) -> None:
         raise CheckpointError(f"{path}: holds {held}, not {kind}; give --coarse {held.removesuffix('_lite')}")
 
 
-def _made_ready(model: nn.Module, run: Callable[[], object], device: torch.device) -> nn.Module:
-    """Eval mode, BatchNorm folded in float32 on the CPU, weights channels last, on the device."""
+def made_ready(model: nn.Module, run: Callable[[], object], device: torch.device) -> nn.Module:
+    """Eval mode, BatchNorm folded in float32 on the CPU, no copies to pad, weights channels last, on the device.
+
+    `run` calls the network once.
+    """
     model.eval().requires_grad_(False)
     fold_batch_norms(model, run)
+    pad_evenly(model)
     ready: nn.Module = model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     return ready
 
