@@ -89,8 +89,8 @@ def _with_first_mask(make: Callable[..., Plan], common: _Common, networks: Netwo
     if budget < smallest:
         make(**{**common, "budget_bytes": smallest})  # names the budget that the sweep needs, where that is more
         raise MemoryBudgetError(
-            f"--max-memory {budget // MIB}MiB is too small for the network of --coarse {networks.coarse}; give --mask,"
-            f" or the smallest that works: --max-memory {smallest // MIB}MiB"
+            f"--max-memory {budget // MIB}MiB is too small for the network of --coarse {networks.coarse}, which"
+            f" --mask would spare; the smallest that works is --max-memory {smallest // MIB}MiB"
         )
     return replace(make(**common), first_mask=first)
 

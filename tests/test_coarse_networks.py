@@ -85,7 +85,7 @@ def test_the_plan_counts_the_coarse_network_and_names_the_smallest_budget() -> N
     assert plan.first_mask["coarse network"] == COARSE_COSTS["u2netp"].peak_bytes(320)
     assert plan.planned_peak == max(sum(plan.first_mask.values()), sum(plan.memory.values()))
     assert "coarse network" in plan.describe()
-    with pytest.raises(MemoryBudgetError, match=r"--coarse u2netp; .*--max-memory (\d+)MiB$") as caught:
+    with pytest.raises(MemoryBudgetError, match=r"--coarse u2netp, .*--max-memory (\d+)MiB$") as caught:
         plan_raster(ASTRONAUT, settings=settings.model_copy(update={"max_memory": 500 * MIB}))
     smallest = int(str(caught.value).rsplit(" ", 1)[1].removesuffix("MiB")) * MIB
     assert (
