@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import sys
+from contextlib import suppress
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -118,6 +119,9 @@ def peak_memory_bytes() -> int:
         import psutil
 
         return int(psutil.Process().memory_info().peak_wset)
+    with suppress(OSError, ValueError, StopIteration):  # Linux. getrusage would count whoever started this process too
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return 1024 * int(next(line for line in lines if line.startswith("VmHWM:")).split()[1])
     import resource
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

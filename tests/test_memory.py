@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import subprocess
+import sys
 import tracemalloc
 from dataclasses import replace
 from pathlib import Path
@@ -163,6 +165,15 @@ def test_the_shipped_network_takes_what_the_plan_knows_of_it() -> None:
     for batch in (1, 8):
         known, measured = networks.cost.activation_bytes(batch, 224), refiner.activation_bytes(batch, 224)
         assert 0.5 * measured <= known <= 2 * measured
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="other systems tell no peak of the process alone")
+def test_the_peak_is_that_of_the_process_not_of_the_one_that_started_it() -> None:
+    held = np.ones(300 << 20, np.uint8)
+    code = "from refine.report import peak_memory_bytes; print(peak_memory_bytes())"
+    root = Path(__file__).parent.parent
+    said = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, cwd=root).stdout
+    assert 8 << 20 < int(said) < held.nbytes
 
 
 def test_a_cache_holds_every_block_that_a_row_of_windows_touches() -> None:
