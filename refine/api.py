@@ -55,7 +55,7 @@ def refine_array(
 ) -> Mask:
     """The refined mask, (H, W) float32 in 0..1; of `settings.roi`, if there is one. The inputs are left as they are.
 
-    `image` is (H, W, 3) RGB or (H, W), uint8, uint16 or float (shown from percentile 0.5 to 99.5, or as `settings` say).
+    `image` is (H, W, 3) RGB or (H, W), uint8, uint16 or float (shown from percentile 0.5 to 99.5 if nothing is set).
     `mask` is (h, w) of any size over the image's extent, bool, uint8, uint16 or float in 0..1; without it the coarse
     network makes one. `checkpoint` is that of the refining network. Pixels that are NaN in the image become 0.
 
@@ -105,7 +105,7 @@ def refine_raster(
     settings = settings or Settings()
     clock = _Clock()
     image, out, mask = as_path(image), Path(out), None if mask is None else as_path(mask)
-    header = read_header(image)
+    header = read_header(image, max_pixels=settings.max_pixels)
     check_output(out, image, overwrite=settings.overwrite, overviews=settings.overviews, cog=settings.cog)
     if not (settings.resume or settings.overwrite):
         check_left_over(out)
@@ -120,6 +120,7 @@ def refine_raster(
                 bands=settings.bands,
                 value_range=_pair(settings.range),
                 percentiles=_pair(settings.percentiles),
+                max_pixels=settings.max_pixels,
                 cache_bytes=plan.cache_bytes,
                 directory=out.parent,  # temporary pixels lie where there is room for the output, not in /tmp, often RAM
             )
@@ -130,7 +131,9 @@ def refine_raster(
             first = mask_by_network(source, networks, plan.decimations, settings.max_memory)
         else:
             size = (source.height, source.width)
-            opened = stack.enter_context(open_mask(mask, size, align=settings.align, directory=out.parent))
+            opened = stack.enter_context(
+                open_mask(mask, size, align=settings.align, max_pixels=settings.max_pixels, directory=out.parent)
+            )
             first, notes = opened, notes + opened.notes
             facts = replace(facts_of_mask(opened, size), kept_bytes=facts.kept_bytes, reading_bytes=facts.reading_bytes)
         clock.lap("first mask")
@@ -201,7 +204,7 @@ def plan_raster(image: Path | str, mask: Path | str | None = None, *, settings: 
     What only pixels tell is assumed, and noted in the plan: that a mask of the image's size is hard.
     """
     settings = settings or Settings()
-    header = read_header(as_path(image))
+    header = read_header(as_path(image), max_pixels=settings.max_pixels)
     networks = choose_networks(settings, likely_device(settings), needs_coarse=mask is None)
     facts = _facts(header, None if mask is None else as_path(mask), networks, settings)
     return plan_for_raster(header, facts, networks, settings, networks.cost)
@@ -225,7 +228,9 @@ class _Clock:
 
 def _facts(header: Header, mask: Path | None, networks: Networks, settings: Settings) -> MaskFacts:
     size = (header.height, header.width)
-    return facts_by_network(networks, size) if mask is None else facts_of_file(mask, size, settings.align)
+    if mask is None:
+        return facts_by_network(networks, size)
+    return facts_of_file(mask, size, settings.align, max_pixels=settings.max_pixels)
 
 
 def _identity(
@@ -236,7 +241,10 @@ def _identity(
     del libraries["python"]
     identity = {"the image": _fingerprint(header), "--flips": str(settings.flips)} | plan_identity(plan)
     if mask is not None:
-        identity["--mask"] = fingerprint([mask]) if mask.suffix.lower() == ".npy" else _fingerprint(read_header(mask))
+        if mask.suffix.lower() == ".npy":
+            identity["--mask"] = fingerprint([mask])
+        else:
+            identity["--mask"] = _fingerprint(read_header(mask, max_pixels=settings.max_pixels))
     elif networks.coarse is not None and networks.coarse_checkpoint is not None:
         identity["--coarse"] = networks.coarse
         identity["--coarse-checkpoint"] = sha256(networks.coarse_checkpoint)

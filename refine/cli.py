@@ -189,6 +189,7 @@ def refine() -> None:
 @setting("bands", callback=numbers(int, "R,G,B"), metavar="R,G,B")
 @setting("percentiles", callback=numbers(float, "LOW,HIGH"), metavar="LOW,HIGH")
 @setting("range", callback=numbers(float, "LOW,HIGH"), metavar="LOW,HIGH")
+@setting("max_pixels", type=int, metavar="N")
 @setting("max_memory", callback=size, metavar="SIZE", shown_default="4GiB")
 @setting("batch", callback=batch, metavar="auto|N")
 @setting("flips", type=int, metavar="1|2|4")

@@ -12,6 +12,7 @@ from refine.errors import MemoryBudgetError
 from refine.masks import Align, check_fit, mask_size
 from refine.memory import BASELINE_BYTES, MIB
 from refine.networks import Networks, load_coarse
+from refine.raster import MAX_PIXELS
 from refine.softness import measure_ramp
 from refine.sources import ArrayMask, ImageSource, MaskSource
 
@@ -29,9 +30,9 @@ class MaskFacts:
     reading_bytes: int = 0  # of memory, while it is read
 
 
-def facts_of_file(path: Path, image_size: tuple[int, int], align: Align) -> MaskFacts:
+def facts_of_file(path: Path, image_size: tuple[int, int], align: Align, *, max_pixels: int = MAX_PIXELS) -> MaskFacts:
     """From the file's header alone. Raises InputError for what is no mask, or another image's."""
-    size = mask_size(path)
+    size = mask_size(path, max_pixels=max_pixels)
     check_fit(path, (size.height, size.width), image_size, align)
     return MaskFacts(
         size.height,

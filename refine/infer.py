@@ -128,17 +128,17 @@ class Bar:
 
 def _prepare(request: Request) -> tuple[tuple[Job, ...], tuple[Path | None, ...]]:
     """The jobs and their previews; the checkpoints are checked by their headers."""
-    suffix_of = partial(_suffix_of, needs_geotiff=request.settings.needs_geotiff)
+    suffix_of = partial(_suffix_of, settings=request.settings)
     jobs = make_jobs(request.images, mask=request.mask, out=request.out, suffix_of=suffix_of)
     choose_networks(request.settings, likely_device(request.settings), needs_coarse=request.mask is None)
     return jobs, _previews(request.preview, jobs)
 
 
-def _suffix_of(image: Path, *, needs_geotiff: bool) -> str:
-    if needs_geotiff:
+def _suffix_of(image: Path, *, settings: Settings) -> str:
+    if settings.needs_geotiff:
         return ".tif"
     try:
-        return default_output(read_header(image)).suffix
+        return default_output(read_header(image, max_pixels=settings.max_pixels)).suffix
     except RefineError:
         return ".tif"  # it is said when the image's turn comes, so that it stops no other
 
@@ -150,7 +150,7 @@ def _is_finished(job: Job, settings: Settings) -> bool:
     if can_resume(job.out) and not is_published(job.out):
         return False
     try:
-        header = read_header(job.image)
+        header = read_header(job.image, max_pixels=settings.max_pixels)
     except RefineError:
         return False  # it is said when the image's turn comes
     _, _, height, width = settings.roi or (0, 0, header.height, header.width)

@@ -86,6 +86,7 @@ class Settings(BaseModel):
     range: Annotated[tuple[float, ...], BeforeValidator(_tuple)] | None = Field(
         None, description="values taken as black and white; percentiles 0.5 and 99.5 if not given, and 8 bit as it is"
     )
+    max_pixels: int = Field(10**11, gt=0, description="larger images and masks are refused, as damaged or hostile")
     max_memory: Size = Field(4 * 2**30, gt=0, description="bytes that the whole process may take")
     batch: Literal["auto"] | Annotated[int, Field(ge=1)] = Field("auto", description="windows per network call")
     flips: Literal[1, 2, 4] = Field(

@@ -12,7 +12,7 @@ from rasters import NORTH_UP, read_mask, write_picture, write_tif
 
 from refine import Settings, planning, refine_raster
 from refine.api import plan_raster
-from refine.errors import RasterError
+from refine.errors import InputError, RasterError
 from refine.run_folder import can_resume
 
 Pair = tuple[NDArray[np.uint8], NDArray[np.uint8]]
@@ -93,3 +93,16 @@ def test_the_report_says_which_values_were_black_and_white(
     for (low, high), band in zip(report.shown_values or (), stored, strict=True):
         np.testing.assert_allclose((low, high), np.percentile(band, [1, 90]), rtol=0.05)
     assert refine_raster(pair[0], tmp_path / "mask.tif", pair[1], settings=options).shown_values is None
+
+
+def test_the_limit_of_pixels_can_be_raised_and_lowered(
+    tmp_path: Path, pair: tuple[Path, Path], options: Settings
+) -> None:
+    few = options.model_copy(update={"max_pixels": 7_000})
+    large = write_picture(tmp_path / "large.png", np.zeros((90, 120), np.uint8))
+    small = write_tif(tmp_path / "small.tif", np.zeros((75, 80), np.uint8), transform=NORTH_UP)
+    with pytest.raises(InputError, match=r"1200 x 900 .* above --max-pixels 7000; is it damaged"):
+        plan_raster(*pair, settings=few)
+    with pytest.raises(InputError, match=r"large\.png: declares 120 x 90 .* above --max-pixels 7000"):
+        refine_raster(small, tmp_path / "mask.tif", large, settings=few.model_copy(update={"align": "stretch"}))
+    assert plan_raster(small, settings=few.model_copy(update={"max_pixels": 6_000})).height == 75

@@ -82,7 +82,7 @@ class MaskSize:
     reading_bytes: int  # of memory at most while it is read, beside that and GDAL's cache
 
 
-def mask_size(path: Path) -> MaskSize:
+def mask_size(path: Path, *, max_pixels: int = MAX_PIXELS) -> MaskSize:
     """Of the mask at `path`, from its header alone; raises as `open_mask` does."""
     if path.suffix.lower() == ".npy":
         array = _open_array(path)
@@ -91,7 +91,7 @@ def mask_size(path: Path) -> MaskSize:
         # A strip as it lies in the file, its copy, that cut to 0..1, and what is 0 or 1 of it.
         strip = min(array.size, max(_STRIP_PIXELS, max(array.shape))) * (3 * item + 3)
         return MaskSize(height, width, array.size * item, strip)
-    header = read_header(path)
+    header = read_header(path, max_pixels=max_pixels)
     item, channels = np.dtype(header.dtype).itemsize, 2 if header.bands in (2, 4) else 1
     # All bands, once as read and once upright; what is kept of them, thrice; what is 0 or 1; how far colours lie apart.
     pixel = (2 * header.bands + 3 * channels) * item + 3 + (2 * item + 16 if header.bands > 2 else 0)

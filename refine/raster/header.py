@@ -68,7 +68,7 @@ def header_of(dataset: DatasetReader, path: Path, max_pixels: int) -> Header:
         raise InputError(f"{path}: has no bands")
     if stored_height * stored_width > max_pixels:
         size = f"{stored_width} x {stored_height} (width x height)"
-        raise InputError(f"{path}: declares {size} pixels, which is above the limit of {max_pixels}")
+        raise InputError(f"{path}: declares {size} pixels, which is above --max-pixels {max_pixels}; is it damaged?")
     if dataset.dtypes[0].startswith("complex"):
         raise InputError(f"{path}: holds complex numbers; give their magnitude")
     is_remote = isinstance(path, RemotePath)
