@@ -153,6 +153,18 @@ def test_what_cannot_be_read_is_one_line(server: Server, name: str, said: str) -
     assert "\n" not in str(raised.value)
 
 
+def test_a_failure_that_is_met_again_is_no_matter_of_the_format() -> None:
+    path = as_path("http://127.0.0.1:1/scene.tif")  # nobody listens there
+    for _ in range(2):
+        with pytest.raises(RasterError, match=r"scene\.tif: cannot be opened: "):
+            read_header(path)
+
+
+def test_no_result_is_written_to_an_address(server: Server) -> None:
+    with pytest.raises(InputError, match=r"^s3://bucket/mask\.tif: a mask is written to a local file"):
+        refine_raster(server.folder / "small.tif", "s3://bucket/mask.tif")
+
+
 def test_a_server_that_fails_on_the_way_is_an_error(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GDAL_HTTP_MAX_RETRY", "0")
     with pytest.raises(RasterError, match=r"broken\.tif: cannot be read"):

@@ -123,6 +123,8 @@ def _open_remote(path: RemotePath, options: dict[str, int]) -> DatasetReader:
             try:
                 return rasterio.open(path.gdal_name, driver=driver, **options)
             except RasterioIOError as error:
+                if "does not exist" in str(error):  # what GDAL remembers of a first failure
+                    raise RasterError(f"{path}: cannot be opened: there is no such file, or no answer") from error
                 if "not recognized" not in str(error):
                     raise
     raise InputError(f"{path}: over a network refine reads GeoTIFF (COG best) and JPEG 2000 only; download it first")

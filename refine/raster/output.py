@@ -22,7 +22,7 @@ def check_output(out: Path, image: Path, *, overwrite: bool, overviews: bool = F
         option = "--cog" if cog else "--overviews"
         raise InputError(f"{out}: {option} makes a GeoTIFF; end --out in .tif, or leave {option} out")
     if isinstance(as_path(out), RemotePath):
-        raise InputError(f"{out}: a mask is written to a local file; give another --out")
+        raise InputError(f"{as_path(out)}: a mask is written to a local file; give another --out")
     if out.is_symlink():
         raise InputError(f"{out}: is a symbolic link; give the file itself")
     if out.is_dir():
