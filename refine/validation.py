@@ -17,7 +17,8 @@ from refine.metrics import iou, mean_boundary_accuracy
 from refine.settings import Settings
 from refine.sources import ArrayImage
 from refine.training.config import TrainingConfig
-from refine.training.data import Key, Pair, load_held_out, read_held_out
+from refine.training.data import Pair, load_held_out, read_held_out
+from refine.training.layouts import Key
 
 LONG_SIDE = 64
 """The roughest input: the truth with this many pixels on its long side."""

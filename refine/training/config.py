@@ -11,7 +11,14 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from refine.errors import ConfigError
 
 Kind = Literal["exact", "reduce", "contour", "morph", "reduce+contour", "warp", "structure", "model", "cascade"]
-Architecture = Literal["mos_l", "mos_h", "mos_l_lite", "mos_h_lite"]
+Architecture = Literal[
+    "mos_l", "mos_h", "mos_l_lite", "mos_h_lite", "isnet", "u2netp", "u2net", "basnet", "gt_encoder",
+    "gt_encoder_enlarged", "unet6",
+]  # fmt: skip
+Layout = Literal[
+    "sets", "folders", "duts", "msra10k", "dut-omron", "ecssd", "fss-1000", "hrsod", "dis5k", "thinobject", "big",
+    "coco", "voc",
+]  # fmt: skip
 NotNegative = Annotated[float, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Decay = Annotated[float, Field(ge=0, lt=1)]
@@ -22,10 +29,20 @@ class Section(BaseModel):
 
 
 class Data(Section):
-    """One source of image/mask pairs: a folder of `<set>/<id>.jpg` + `.png`, or tar shards of the same layout."""
+    """One source of image/mask pairs, checked when a run starts."""
 
     name: str = Field(pattern=r"^[\w.-]+$")
-    path: str = Field(description="a folder, a .tar, or a pattern like train-*.tar")
+    path: str = Field(description="the set's folder; of layout sets also a .tar, or a pattern like train-*.tar")
+    layout: Layout = Field("sets", description="sets: <set>/<id>.jpg + .png; the others as they are published")
+    parts: list[str] = Field(default=[], description="splits such as TR, VD, train2017; empty: the one for training")
+    images: str = Field("images", description="layout folders: where the images are, below `path`")
+    masks: str = Field("masks", description="layout folders: where the masks are; may be the same folder")
+    image_suffix: str = Field("", description="layout folders: end of an image's stem that is not part of its id")
+    mask_suffix: str = Field("", description="layout folders: end of a mask's stem, such as _gt")
+    truth: Literal["soft", "binary"] | None = Field(None, description="whether greys are wrong; else layout sets: soft")
+    least_share: Share = Field(0.01, description="layouts coco and voc: smaller objects are passed over")
+    bad_share: Share = Field(0.0, description="share of pairs that may be unusable and are left out; more is an error")
+    in_memory: bool = Field(True, description="false: pairs are decoded when drawn, for sets that memory cannot hold")
     sets: list[str] = Field(default=[], description="only these first-level folders; empty: all")
     exact: list[str] = Field(default=[], description="sets whose masks are exact to a part of a pixel")
     weights: dict[str, NotNegative] = Field(default={}, description="how often each image of a set is drawn; else 1")

@@ -1,32 +1,28 @@
-"""Pairs of image and mask from folders and tar shards, held decoded in memory, drawn by weight."""
+"""Pairs of image and mask, checked at start, held decoded in memory or decoded when drawn, drawn by weight."""
 
 from __future__ import annotations
 
 import csv
-import glob
-import tarfile
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, overload
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from refine.errors import InputError
+from refine.training.checks import judge, mask_problem
 from refine.training.config import Data
+from refine.training.layouts import Entry, File, Key, find_entries
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg")
-MASK_SUFFIX = ".png"
 _PNG_START, _PNG_END = b"\x89PNG", b"IEND\xaeB`\x82"
-_TAR_BLOCK = 512
-PREDICTION_MARK = ".pred-"
 CONTOUR_POINTS = 4096
 """Points of an outline that are remembered to centre windows on."""
 
-Key = tuple[str, str]
-"""A pair's set and id."""
+SHRUNK = 8
+"""Images that stay on disk are checked at this share of their size, which JPEG decodes many times faster."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,32 +39,137 @@ class Pair:
 
 @dataclass(frozen=True)
 class Pairs:
-    """All pairs of a run, and how often each is drawn."""
+    """All pairs of a run, how often each is drawn, and a line on each section's pairs that were left out."""
 
     pairs: Sequence[Pair]
     weights: NDArray[np.float64]  # sums to one
+    notes: Sequence[str] = field(default=())
 
     def draw(self, rng: np.random.Generator) -> Pair:
         return self.pairs[int(rng.choice(len(self.pairs), p=self.weights))]
 
 
-def load_pairs(sections: Sequence[Data], held_out: frozenset[Key]) -> Pairs:
-    """Decode every pair of `sections` whose key is not in `held_out`.
+@dataclass(frozen=True, slots=True)
+class StoredPair:
+    """A pair on disk; `decode` reads it."""
 
-    Raises InputError where a section has no pairs, an image has no mask, sizes differ, or a file does not decode.
+    entry: Entry
+    predictions: tuple[File, ...]
+    is_exact: bool
+
+    def decode(self) -> Pair:
+        """Raises _Unusable, an InputError, where a half is missing or does not decode, or the sizes differ."""
+        image, mask = self.image(cv2.IMREAD_COLOR), self.mask()
+        if mask.ndim == 3:
+            mask = cv2.cvtColor(mask, cv2.COLOR_BGR2GRAY)
+        if image.shape[:2] != mask.shape:
+            sizes = f"image is {image.shape[:2]} but mask is {mask.shape} (height, width)"
+            raise _Unusable(self.entry.key, "the sizes differ", sizes)
+        coarse = [_decoded_picture(file.read(), cv2.IMREAD_GRAYSCALE) for file in self.predictions]
+        if any(plane is None for plane in coarse):
+            raise InputError(f"{'/'.join(self.entry.key)}: a stored prediction does not decode")
+        rgb = np.ascontiguousarray(image[:, :, ::-1], dtype=np.uint8)
+        grey = mask.astype(np.uint8)
+        planes = tuple(plane.astype(np.uint8) for plane in coarse if plane is not None)
+        return Pair(self.entry.key, rgb, grey, outline_points(grey), self.is_exact, planes)
+
+    def check(self) -> None:
+        """What `decode` finds wrong, to `SHRUNK` pixels of the size, in a fraction of its time."""
+        image, mask = self.image(cv2.IMREAD_REDUCED_GRAYSCALE_8), self.mask()
+        if max(abs(SHRUNK * a - b) for a, b in zip(image.shape, mask.shape, strict=False)) >= SHRUNK:
+            sizes = f"image is about {tuple(SHRUNK * a for a in image.shape)} but mask is {mask.shape[:2]}"
+            raise _Unusable(self.entry.key, "the sizes differ", sizes)
+
+    def image(self, flags: int) -> NDArray[Any]:
+        if self.entry.image is None:
+            raise _Unusable(self.entry.key, "a mask has no image")
+        image = _decoded_picture(self.entry.image.read(), flags)
+        if image is None:
+            raise _Unusable(self.entry.key, "the image does not decode")
+        return image
+
+    def mask(self) -> NDArray[Any]:
+        """(H, W), or (H, W, 3) in OpenCV's order where the file has colours."""
+        source = self.entry.mask
+        if source is None:
+            raise _Unusable(self.entry.key, "an image has no mask")
+        if not isinstance(source, File):
+            return source()
+        mask = _decoded_picture(source.read(), cv2.IMREAD_ANYCOLOR)
+        if mask is None:
+            raise _Unusable(self.entry.key, "the mask does not decode")
+        return mask
+
+
+class Stored(Sequence[Pair]):
+    """Pairs that stay on disk and are decoded each time they are drawn: for sets that memory does not hold."""
+
+    def __init__(self, pairs: Sequence[StoredPair]) -> None:
+        self.pairs = pairs
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    @overload
+    def __getitem__(self, index: int) -> Pair: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Stored: ...
+
+    def __getitem__(self, index: int | slice) -> Pair | Stored:
+        return Stored(self.pairs[index]) if isinstance(index, slice) else self.pairs[index].decode()
+
+
+class Joined(Sequence[Pair]):
+    """The pairs of several sections, one after the other."""
+
+    def __init__(self, parts: Sequence[Sequence[Pair]]) -> None:
+        self.places = [(part, i) for part in parts for i in range(len(part))]
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    @overload
+    def __getitem__(self, index: int) -> Pair: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Pair]: ...
+
+    def __getitem__(self, index: int | slice) -> Pair | Sequence[Pair]:
+        if isinstance(index, slice):
+            return [part[i] for part, i in self.places[index]]
+        part, i = self.places[index]
+        return part[i]
+
+
+class _Unusable(InputError):
+    """A pair that cannot be used: `kind` is what is counted at start."""
+
+    def __init__(self, key: Key, kind: str, detail: str = "") -> None:
+        super().__init__(f"{'/'.join(key)}: {detail or kind}")
+        self.key, self.kind = key, kind
+        self.name = "/".join(key) + (f": {detail}" if detail else "")
+
+
+def load_pairs(sections: Sequence[Data], held_out: frozenset[Key]) -> Pairs:
+    """Check every pair of `sections` whose key is not in `held_out`, and decode those of sections held in memory.
+
+    Raises InputError where a section has no pairs, or more that cannot be used than its `bad_share`.
     """
-    pairs: list[Pair] = []
+    parts: list[Sequence[Pair]] = []
     weights: list[float] = []
+    notes: list[str] = []
     for section in sections:
-        found = _decoded(section, lambda key: key not in held_out)
-        pairs += found
-        weights += [section.weights.get(pair.key[0], 1.0) for pair in found]
-        if not found:
-            raise InputError(f"data.{section.name}: {section.path} holds no pair <set>/<id>.jpg + .png to use")
+        pairs, keys, note = _usable(section, lambda key: key not in held_out)
+        if not keys:
+            raise InputError(f"data.{section.name}: {section.path} holds no pair {_expected(section)} to use")
+        parts.append(pairs)
+        weights += [section.weights.get(key[0], 1.0) for key in keys]
+        notes += [note] if note else []
     share = np.array(weights, dtype=np.float64)
     if not share.sum() > 0:
         raise InputError("data: every weight is zero; nothing would be drawn")
-    return Pairs(pairs, share / share.sum())
+    return Pairs(Joined(parts), share / share.sum(), notes)
 
 
 def load_held_out(sections: Sequence[Data], keys: frozenset[Key]) -> list[Pair]:
@@ -76,18 +177,41 @@ def load_held_out(sections: Sequence[Data], keys: frozenset[Key]) -> list[Pair]:
 
     Raises InputError where none is held, and as `load_pairs` for what cannot be read.
     """
-    pairs = [pair for section in sections for pair in _decoded(section, lambda key: key in keys)]
+    pairs = [pair for section in sections for pair in _usable(section, lambda key: key in keys)[0]]
     if not pairs:
         raise InputError("validation.held_out: the data holds none of these images; give a list of some that it has")
     return pairs
 
 
-def _decoded(section: Data, is_wanted: Callable[[Key], bool]) -> list[Pair]:
-    return [
-        _decode(key, image_bytes, mask_bytes, predictions, key[0] in section.exact)
-        for key, image_bytes, mask_bytes, predictions in _members(section)
-        if is_wanted(key)
-    ]
+def _usable(section: Data, is_wanted: Callable[[Key], bool]) -> tuple[Sequence[Pair], list[Key], str | None]:
+    """The wanted pairs of a section that nothing is wrong with, their keys, and a line on the others."""
+    predictions = _predictions(section)
+    entries = [entry for entry in find_entries(section) if is_wanted(entry.key)]
+    stored = [StoredPair(e, tuple(predictions.get(e.key, ())), e.key[0] in section.exact) for e in entries]
+    binary = section.layout != "sets" if section.truth is None else section.truth == "binary"
+    problems: dict[str, list[str]] = {}
+    held: list[Pair] = []
+    kept: list[StoredPair] = []
+    for pair in stored:
+        try:
+            if section.in_memory:
+                decoded = pair.decode()
+            else:
+                pair.check()
+            problem = mask_problem(pair.mask(), binary=binary)
+            if problem is not None:
+                raise _Unusable(pair.entry.key, problem)
+        except _Unusable as error:
+            problems.setdefault(error.kind, []).append(error.name)
+            continue
+        kept.append(pair)
+        held += [decoded] if section.in_memory else []
+    note = judge(section, problems, len(stored))
+    return (held if section.in_memory else Stored(kept)), [pair.entry.key for pair in kept], note
+
+
+def _expected(section: Data) -> str:
+    return "<set>/<id>.jpg + .png" if section.layout == "sets" else f"of layout {section.layout}"
 
 
 def read_held_out(path: Path | None) -> frozenset[Key]:
@@ -103,84 +227,14 @@ def read_held_out(path: Path | None) -> frozenset[Key]:
         raise InputError(f"{path}: the list of held-out images has no column {error}") from None
 
 
-def _members(section: Data) -> Iterator[tuple[Key, bytes, bytes, list[bytes]]]:
-    """Key, image file, mask file, and stored predictions of every pair, in a fixed order."""
-    files = dict(_files(section))
-    predictions = _predictions(section)
-    for (folder, name), image in sorted(files.items()):
-        path = PurePosixPath(name)
-        if path.suffix.lower() not in IMAGE_SUFFIXES or (section.sets and folder not in section.sets):
-            continue
-        mask = files.get((folder, path.stem + MASK_SUFFIX))
-        if mask is None:
-            raise InputError(f"data.{section.name}: {folder}/{name} has no mask {path.stem}{MASK_SUFFIX} beside it")
-        stored = predictions.get((folder, path.stem), [])
-        yield (folder, path.stem), image.read(), mask.read(), [file.read_bytes() for file in stored]
-
-
-@dataclass(frozen=True, slots=True)
-class _File:
-    """A file of a folder, or a stretch of a tar shard, which is read in place and never unpacked."""
-
-    path: Path
-    offset: int = 0
-    length: int = -1
-
-    def read(self) -> bytes:
-        with self.path.open("rb") as stream:
-            stream.seek(self.offset)
-            return stream.read(self.length)
-
-
-def _files(section: Data) -> Iterator[tuple[Key, _File]]:
-    paths = [Path(p) for p in sorted(glob.glob(section.path))] or [Path(section.path)]
-    for path in paths:
-        if path.is_dir():
-            for file in sorted(path.glob("*/*")):
-                yield (file.parent.name, file.name), _File(file)
-        elif path.is_file():
-            yield from _tar_files(path, section)
-        else:
-            raise InputError(f"data.{section.name}: {path} is neither a folder nor a tar file; see --data NAME=PATH")
-
-
-def _tar_files(path: Path, section: Data) -> Iterator[tuple[Key, _File]]:
-    try:
-        with tarfile.open(path, "r:") as shard:
-            if any(_File(path, max(0, path.stat().st_size - _TAR_BLOCK)).read()):  # tarfile passes over a cut end
-                raise InputError(f"data.{section.name}: {path} is cut short: it does not end in a block of zeros")
-            for member in shard:
-                parts = PurePosixPath(member.name).parts
-                if member.isfile() and len(parts) >= 2:
-                    yield (parts[-2], parts[-1]), _File(path, member.offset_data, member.size)
-    except tarfile.TarError as error:
-        raise InputError(f"data.{section.name}: {path} is not an uncompressed tar file: {error}") from None
-
-
-def _predictions(section: Data) -> dict[Key, list[Path]]:
-    found: dict[Key, list[Path]] = {}
+def _predictions(section: Data) -> dict[Key, list[File]]:
+    found: dict[Key, list[File]] = {}
     for folder in map(Path, section.predictions):
         if not folder.is_dir():
             raise InputError(f"data.{section.name}.predictions: {folder} is not a folder")
         for file in folder.glob("*/*.png"):
-            found.setdefault((file.parent.name, file.stem), []).append(file)
+            found.setdefault((file.parent.name, file.stem), []).append(File(file))
     return found
-
-
-def _decode(key: Key, image_bytes: bytes, mask_bytes: bytes, predictions: list[bytes], is_exact: bool) -> Pair:
-    where = "/".join(key)
-    image, mask = _decoded_picture(image_bytes, cv2.IMREAD_COLOR), _decoded_picture(mask_bytes, cv2.IMREAD_GRAYSCALE)
-    if image is None or mask is None:
-        raise InputError(f"{where}: {'image' if image is None else 'mask'} does not decode")
-    if image.shape[:2] != mask.shape:
-        raise InputError(f"{where}: image is {image.shape[:2]} but mask is {mask.shape} (height, width)")
-    coarse = [_decoded_picture(prediction, cv2.IMREAD_GRAYSCALE) for prediction in predictions]
-    if any(plane is None for plane in coarse):
-        raise InputError(f"{where}: a stored prediction does not decode")
-    rgb = np.ascontiguousarray(image[:, :, ::-1], dtype=np.uint8)
-    grey = mask.astype(np.uint8)
-    planes = tuple(plane.astype(np.uint8) for plane in coarse if plane is not None)
-    return Pair(key, rgb, grey, outline_points(grey), is_exact, planes)
 
 
 def _decoded_picture(content: bytes, flags: int) -> NDArray[Any] | None:

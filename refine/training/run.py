@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -124,6 +125,9 @@ def make_samples(config: TrainingConfig) -> Dataset[Sample]:
     pairs = load_pairs(config.data, read_held_out(_path(config.validation.held_out)))
     late = int(config.perturb.late_from * config.schedule.steps) * config.schedule.batch
     windowed = config.model.takes_mask
+    if processes.rank() == 0:
+        for note in pairs.notes:
+            print(note, file=sys.stderr)
     samples = WindowSamples(pairs, config, first_late=late) if windowed else WholeImageSamples(pairs, config)
     return FirstSamples(samples, config.overfit) if config.overfit else samples
 
