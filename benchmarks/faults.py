@@ -45,6 +45,8 @@ class Campaign:
         self.rng = random.Random(seed)
         self.ends: defaultdict[str, Counter[str]] = defaultdict(Counter)
         self.wrong: list[str] = []
+        self._told: set[str] = set()
+        self._wrong_told = 0
         self.folder, self.images, self.masks = folder, folder / "images", folder / "masks"
         for place in (self.images, self.masks):
             place.mkdir()
@@ -112,6 +114,17 @@ class Campaign:
         if end == "wrong":
             self.wrong.append(f"{fault}: exit code {ended.code}, left {left}, {ended.err.strip()[-300:]}")
         return end
+
+    def tell(self) -> None:
+        """Print what has not been printed."""
+        for what in [what for what in self.ends if what not in self._told]:
+            self._told.add(what)
+            print(
+                f"{what:40} {', '.join(f'{count} {end}' for end, count in sorted(self.ends[what].items()))}", flush=True
+            )
+        for line in self.wrong[self._wrong_told :]:
+            print(f"WRONG  {line}", flush=True)
+        self._wrong_told = len(self.wrong)
 
     def ends_well(self, fault: str, out: Path) -> None:
         """Go on; if that is refused, start anew, which must then do."""
@@ -302,11 +315,7 @@ def main() -> None:
         for fault, count in FAULTS:
             if options.only is None or fault.__name__ in options.only:
                 fault(campaign, max(1, round(options.scale * count)))
-                print(f"{fault.__name__}: done", flush=True)
-    for what, counted in campaign.ends.items():
-        print(f"{what:40} {', '.join(f'{count} {end}' for end, count in sorted(counted.items()))}")
-    for line in campaign.wrong:
-        print(f"WRONG  {line}")
+                campaign.tell()
     if options.out is not None:
         ends = {what: dict(counted) for what, counted in campaign.ends.items()}
         options.out.write_text(json.dumps({"ends": ends, "wrong": campaign.wrong}, indent=2) + "\n")
