@@ -16,6 +16,7 @@ import io
 import json
 import os
 import random
+import shutil
 import signal
 import sys
 import tempfile
@@ -337,9 +338,7 @@ def check_command(number: int, files: dict[str, bytes], folder: Path) -> str:
     ended = run_forked(given, timeout=COMMAND_SECONDS)
     left = names(results)
     for place in (inputs, results):
-        for path in place.iterdir():
-            path.unlink() if path.is_file() else None
-        place.rmdir()
+        shutil.rmtree(place)
     if ended.timed_out:
         return "hangs"
     if ended.code == 0:
