@@ -113,6 +113,11 @@ class Terms(Section):
     l2: float = Field(0.0, ge=0)
     sobel: float = Field(0.0, ge=0)
     iou: float = Field(0.0, ge=0)
+    focal: float = Field(0.0, ge=0, description="alpha 0.25, gamma 2")
+    rms: float = Field(0.0, ge=0, description="the root of the mean square over an image")
+    edge: float = Field(0.0, ge=0, description="a loss on edges, as edge_map and edge_loss say")
+    edge_map: Literal["contour", "gradient", "canny"] = "gradient"
+    edge_loss: Literal["of_gradient", "band"] = "of_gradient"
 
 
 class Loss(Section):

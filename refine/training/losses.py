@@ -8,8 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from refine.installation import import_torchvision
 from refine.training import processes
 from refine.training.config import Loss, Terms
+from refine.training.edges import edge_loss
 
 FAR = 16
 """The identity term counts pixels farther than this from the outlines of truth and coarse mask."""
@@ -77,13 +79,20 @@ def output_loss(
     loss = logit.new_zeros(())
     if terms.bce:
         loss = loss + terms.bce * mean(F.binary_cross_entropy_with_logits(logit, truth, reduction="none"))
-    if not (terms.l1 or terms.l2 or terms.sobel or terms.iou):
+    if terms.focal:
+        loss = loss + terms.focal * mean(focal_loss(logit, truth))
+    if terms.edge:
+        loss = loss + terms.edge * mean(edge_loss(logit, truth, terms.edge_map, terms.edge_loss))
+    if not (terms.rms or terms.l1 or terms.l2 or terms.sobel or terms.iou):
         return loss
     probability = torch.sigmoid(logit)
     if terms.l1:
         loss = loss + terms.l1 * mean((probability - truth).abs())
     if terms.l2:
         loss = loss + terms.l2 * mean((probability - truth).square())
+    if terms.rms:
+        roots = root_mean_square(probability - truth, trusted)
+        loss = loss + terms.rms * (roots if weights is None else roots * weights).mean()
     if terms.sobel:
         loss = loss + terms.sobel * mean((gradient(probability) - gradient(truth)).abs())
     if terms.iou:
@@ -104,6 +113,18 @@ def soft_iou_loss(probability: Tensor, truth: Tensor, trusted: Tensor, weights: 
     union = (p + g - p * g).sum(dim=(1, 2, 3))
     loss = 1 - (both + 1e-6) / (union + 1e-6)
     return (loss if weights is None else loss * weights).mean()
+
+
+def root_mean_square(difference: Tensor, trusted: Tensor) -> Tensor:
+    """(B,) of each image, over trusted pixels; 1e-8 under the root."""
+    count = trusted.sum(dim=(1, 2, 3)).clamp(min=1)
+    return ((difference.square() * trusted).sum(dim=(1, 2, 3)) / count + 1e-8).sqrt()
+
+
+def focal_loss(logit: Tensor, truth: Tensor) -> Tensor:
+    """Cross entropy of each pixel that counts less the surer it is right (arXiv 1708.02002); torchvision's."""
+    loss: Tensor = import_torchvision().ops.sigmoid_focal_loss(logit, truth)
+    return loss
 
 
 def gradient(plane: Tensor) -> Tensor:
