@@ -19,6 +19,10 @@ PART_WINDOWS = 256
 
 PART_ROWS = 4
 
+FIRST_REACH = 8
+"""The first level is the one where the mask is wrong by about this many of its pixels. Two of them were tried first: a
+mask that was right to a part of an image pixel then passed through a level that could not hold that."""
+
 LEFT_ERROR = 2.0
 """A level leaves the outline wrong by about this many of its own pixels."""
 
@@ -83,7 +87,7 @@ def choose_reach(
 
 def make_levels(height: int, width: int, reach: float) -> tuple[Level, ...]:
     """The cascade, coarsest first, down to the image itself; a function of sizes and reach alone."""
-    coarsest = max(1, round(reach / 2))
+    coarsest = max(1, round(reach / FIRST_REACH))
     count = 0
     while 4**count < coarsest:
         count += 1

@@ -62,7 +62,7 @@ def scenes(draw: st.DrawFn, longest: int = 70) -> Scene:
         mask=blobs(rng, mask_height, mask_width, soft=draw(st.booleans())),
         tile=tile,
         overlap=draw(st.integers(0, tile - 1 - tile // 8)),
-        reach=draw(st.none() | st.floats(1, 60)),
+        reach=draw(st.none() | st.floats(1, 240)),
         batch=draw(st.integers(1, 9)),
     )
 

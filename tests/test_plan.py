@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from refine.cascade import choose_reach, make_levels
+from refine.cascade import FIRST_REACH, LEFT_ERROR, choose_reach, make_levels
 from refine.errors import InputError, MemoryBudgetError
 from refine.geometry import Window
 from refine.memory import MIB
@@ -29,25 +29,25 @@ def plan_of(height: int, width: int, **options: object) -> Plan:
 def test_levels_fall_to_the_image_in_steps_of_about_four(height: int, width: int, reach: float) -> None:
     levels = make_levels(height, width, reach)
     decimations = [level.decimation for level in levels]
-    assert decimations[0] == max(1, round(reach / 2))
+    assert decimations[0] == max(1, round(reach / FIRST_REACH))
     assert decimations[-1] == 1
     for coarser, finer in itertools.pairwise(decimations):
         assert finer < coarser <= 4 * (finer + 0.5)
     for level in levels:
         assert (level.height, level.width) == (ceil(height / level.decimation), ceil(width / level.decimation))
-        assert 1 <= level.reach <= max(8.0, 2.0 * 4.5)
+        assert 1 <= level.reach <= max(1.5 * FIRST_REACH, LEFT_ERROR * 4.5)
 
 
 @pytest.mark.parametrize(
-    ("reach", "decimations"), [(1, [1]), (2.9, [1]), (4, [2, 1]), (8, [4, 1]), (16, [8, 3, 1]), (128, [64, 16, 4, 1])]
+    ("reach", "decimations"), [(1, [1]), (11.9, [1]), (16, [2, 1]), (32, [4, 1]), (64, [8, 3, 1]), (512, [64, 16, 4, 1])]
 )
 def test_the_levels_of_common_reaches(reach: float, decimations: list[int]) -> None:
     assert [level.decimation for level in make_levels(4096, 4096, reach)] == decimations
 
 
 def test_a_level_after_the_first_is_wrong_by_two_pixels_of_the_one_before() -> None:
-    assert [level.reach for level in make_levels(4096, 4096, 128)] == [2, 8, 8, 8]
-    assert [level.reach for level in make_levels(4096, 4096, 5)] == [2.5, 4]
+    assert [level.reach for level in make_levels(4096, 4096, 512)] == [8, 8, 8, 8]
+    assert [level.reach for level in make_levels(4096, 4096, 20)] == [10, 4]
 
 
 @pytest.mark.parametrize(
@@ -99,7 +99,7 @@ def test_memory_grows_with_the_image_and_with_the_batch(height: int, width: int,
 
 
 def test_memory_follows_the_width_and_not_the_height() -> None:
-    low, high = plan_of(20_000, 20_000, reach=8.0), plan_of(2_000_000, 20_000, reach=8.0)
+    low, high = plan_of(20_000, 20_000, reach=32.0), plan_of(2_000_000, 20_000, reach=32.0)
     growing = high.planned_peak - low.planned_peak
     assert growing <= low.memory["corrections of levels"]  # which go to disk where they are many
     assert high.temporary["corrections"] > 0
@@ -152,13 +152,13 @@ def test_options_that_cannot_be_are_refused_by_name(options: dict[str, object], 
 
 
 def test_an_overview_serves_a_level_that_its_factor_divides() -> None:
-    plan = plan_of(8192, 8192, reach=128.0, overviews=(4, 8, 32))
+    plan = plan_of(8192, 8192, reach=512.0, overviews=(4, 8, 32))
     assert [(step.level.decimation, step.overview) for step in plan.levels] == [(64, 32), (16, 8), (4, 4), (1, None)]
     assert plan.temporary["image levels"] == 0
     # Where there are more, the one of which a level pixel averages some: what the reader takes.
-    plan = plan_of(8192, 8192, reach=128.0, overviews=(2, 4, 8, 16, 32, 64))
+    plan = plan_of(8192, 8192, reach=512.0, overviews=(2, 4, 8, 16, 32, 64))
     assert [step.overview for step in plan.levels] == [32, 8, 2, None]
-    assert plan_of(8192, 8192, reach=8.0).temporary["image levels"] == 2048 * 2048 * 3
+    assert plan_of(8192, 8192, reach=32.0).temporary["image levels"] == 2048 * 2048 * 3
 
 
 def test_only_a_given_mask_is_taken_as_hard_unseen() -> None:
