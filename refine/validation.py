@@ -7,13 +7,15 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from refine.api import refine_with
 from refine.backends import load_coarse, load_refiner
 from refine.coarse import make_coarse
-from refine.errors import InputError
+from refine.errors import ConfigError, InputError
 from refine.geometry import Mask
 from refine.metrics import iou, mean_boundary_accuracy
+from refine.models.registry import find_network
 from refine.settings import Settings
 from refine.sources import ArrayImage
 from refine.training.config import TrainingConfig
@@ -31,9 +33,16 @@ def make_validator(config: TrainingConfig, *, device: str = "auto") -> Callable[
     """A function that scores a checkpoint file on the config's held-out images; "score" is what picks the best.
 
     A refiner: boundary accuracy after refining the truth reduced to 64 px and by 4, less what it harms IoU by.
-    A coarse network: the mean IoU of its masks, enlarged to the images. Figures are points of 100.
-    Raises InputError where there is nothing to score.
+    A coarse network: the mean IoU of its masks, enlarged to the images. A truth encoder: the best F-measure of the
+    masks it gives back. Figures are points of 100.
+    Raises InputError where there is nothing to score, ConfigError for a network that none of these fits.
     """
+    role = find_network(config.model.architecture).role
+    if role == "composite":
+        raise ConfigError(f"validation.every: there is no score of {config.model.architecture}; set it to 0")
+    if role == "truth":
+        masks = [pair.mask for pair in _spread(config)]
+        return lambda checkpoint: _score_truth_encoder(checkpoint, masks)
     if not config.model.takes_mask:
         pairs = _spread(config)
         return lambda checkpoint: _score_coarse(checkpoint, pairs, device)
@@ -87,6 +96,34 @@ def _score_coarse(checkpoint: Path, pairs: Sequence[Pair], device: str) -> dict[
         source = ArrayImage(pair.image)
         values.append(iou(enlarge_mask(make_coarse(source, network), truth.shape), truth))
     return {"iou": 100 * float(np.mean(values)), "score": 100 * float(np.mean(values))}
+
+
+def _score_truth_encoder(checkpoint: Path, masks: Sequence[NDArray[np.uint8]]) -> dict[str, float]:
+    """The mean over masks, at the network's size, of the F-measure (beta^2 = 0.3), at the best of 255 thresholds."""
+    import torch
+
+    from refine.models.checkpoint import load_model
+
+    network, metadata = load_model(checkpoint, expect="truth")
+    side = metadata.preprocessing.height or 1024
+    curves = []
+    for mask in masks:
+        truth = cv2.resize(mask, (side, side), interpolation=cv2.INTER_AREA).astype(np.float32) / np.float32(255)
+        with torch.no_grad():
+            seen = torch.sigmoid(network(torch.from_numpy(truth)[None, None])["final"])[0, 0].numpy()
+        curves.append(f_curve(seen, truth >= 0.5))
+    best = 100 * float(np.mean(curves, axis=0).max())
+    return {"max_f": best, "score": best}
+
+
+def f_curve(prediction: Mask, truth: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """F-measure (beta^2 = 0.3) of a mask in 0..1 cut above 0/255, 1/255 ... 254/255; 1 where both are empty."""
+    steps = np.ceil(prediction.astype(np.float64) * 255).astype(np.int64).clip(0, 255)
+    # Pixels above threshold t are those of steps t + 1 and more.
+    hits, found = (np.bincount(kind, minlength=256)[::-1].cumsum()[::-1][1:] for kind in (steps[truth], steps.ravel()))
+    precision_and_recall = found + 0.3 * truth.sum()
+    empty = precision_and_recall == 0
+    return np.where(empty, 1.0, 1.3 * hits / np.where(empty, 1, precision_and_recall))
 
 
 def reduce_mask(truth: Mask, factor: float) -> Mask:

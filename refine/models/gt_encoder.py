@@ -68,6 +68,7 @@ class GTEncoder(nn.Module):
 
     stride = 64
     takes_mask = False
+    sees = "truth"
 
     def __init__(self, config: GTEncoderConfig | None = None) -> None:
         super().__init__()

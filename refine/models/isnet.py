@@ -40,6 +40,7 @@ class ISNet(nn.Module):
     def __init__(self, config: ISNetConfig | None = None) -> None:
         super().__init__()
         self.config = config or ISNetConfig()
+        self.gives_features = False  # in training: beside the logits, as "feature1" ... "feature6", finest first
         self.conv_in = nn.Conv2d(self.config.in_channels, 64, 3, stride=2, padding=1)
         self.stage1 = PooledU(7, 64, 32, 64)
         self.stage2 = PooledU(6, 64, 32, 128)
@@ -65,7 +66,8 @@ class ISNet(nn.Module):
             return {"final": enlarge(self.side1(features[0]), image)}
         logits = self.side_logits(features, image)
         sides = {f"side{6 - i}": logit for i, logit in enumerate(reversed(logits))}
-        return {**sides, "final": logits[0]}
+        named = {f"feature{i}": feature for i, feature in enumerate(features, start=1)} if self.gives_features else {}
+        return {**sides, "final": logits[0], **named}
 
     def features(self, image: Tensor) -> tuple[Tensor, ...]:
         """Outputs of the six decoder stages, finest first: what a truth encoder's features are compared with.

@@ -43,6 +43,7 @@ class UNet6(nn.Module):
 
     stride = 16
     takes_mask = False
+    sees = "composite"
 
     def __init__(self, config: UNet6Config | None = None) -> None:
         super().__init__()

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from refine.models.preprocessing import Preprocessing
+from refine.training.shown import network_input
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -51,7 +52,7 @@ class Log:
         device = next(ema.parameters()).device
         few = {name: tensor[:PICTURES].to(device) for name, tensor in batch.items()}
         coarse = few["coarse"][:, None] if "coarse" in few else None
-        logit = ema(preprocessing.normalise(few["image"]), coarse, few.get("reach"))["final"]
+        logit = ema(network_input(ema, few, preprocessing), coarse, few.get("reach"))["final"]
         masks = [coarse] if coarse is not None else []
         masks += [torch.sigmoid(logit), few["truth"][:, None]]
         columns = [few["image"].permute(0, 3, 1, 2) / 255, *(mask.expand(-1, 3, -1, -1) for mask in masks)]

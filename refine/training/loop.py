@@ -26,12 +26,14 @@ from refine.models.preprocessing import Preprocessing
 from refine.training import processes
 from refine.training.config import Schedule, TrainingConfig
 from refine.training.depthwise import keep_in_float32
+from refine.training.guidance import Guide, load_guide, split_features
 from refine.training.inspection import keep_batch
 from refine.training.log import Log, SilentLog
 from refine.training.losses import total_loss
 from refine.training.optimizer import average, freeze_norm, make_optimizer, set_rates
 from refine.training.samples import Sample
 from refine.training.schedules import Gains, learning_rate_share
+from refine.training.shown import network_input
 from refine.training.state import Progress, save_state
 
 Validator = Callable[[nn.Module, int], dict[str, float]]
@@ -65,6 +67,7 @@ class Run:
     scaler: torch.amp.GradScaler
     step: int = 0
     gains: Gains = field(default_factory=Gains)
+    guide: Guide | None = None  # what the network's features are to become, where the loss says so
 
     def progress(self, config: TrainingConfig) -> Progress:
         return Progress(self.step, self.gains, dump(config), self.scaler.state_dict())
@@ -88,7 +91,9 @@ def new_run(model: nn.Module, config: TrainingConfig, machine: Machine) -> Run:
         keep_in_float32(model)
     # float16 has gradients too small for it, so the loss is enlarged by a factor that adapts.
     scaler = torch.amp.GradScaler(device.type, enabled=machine.dtype == torch.float16)
-    return Run(model, ema, processes.parallel(model, device), make_optimizer(model, config.optim), scaler)
+    guide = load_guide(config, device)
+    parallel = processes.parallel(model, device)
+    return Run(model, ema, parallel, make_optimizer(model, config.optim), scaler, guide=guide)
 
 
 def train(
@@ -131,7 +136,10 @@ def train(
             if config.validation.every and (finished or run.step % config.validation.every == 0):
                 _validate(run, calls, schedule, log)
                 if run.gains.ends(schedule) and not finished:
-                    bar.write(f"no gain in {run.gains.stale} validations: ends at step {run.step}", file=sys.stderr)
+                    why = f"no gain in {run.gains.stale} validations"
+                    if run.gains.reaches(schedule):
+                        why = f"score {run.gains.best:.2f} reaches schedule.stop_at"
+                    bar.write(f"{why}: ends at step {run.step}", file=sys.stderr)
                     finished = leaving = True
             if config.checkpoint.keep_every and run.step % config.checkpoint.keep_every == 0 and is_first:
                 calls.keep_weights(run.step)
@@ -160,14 +168,18 @@ def training_step(
     parts = config.schedule.accumulate
     for i in range(parts):
         part = {k: v[i::parts].to(machine.device, non_blocking=True) for k, v in batch.items()}
-        image = preprocessing.normalise(part["image"])
+        image = network_input(run.model, part, preprocessing)
         truth, trusted = part["truth"][:, None], part["trusted"][:, None]
         coarse, reach = coarse_input(run.ema, part, preprocessing, machine) if "coarse" in part else (None, None)
         with _unshared(run.parallel) if i < parts - 1 else nullcontext():
             with machine.autocast():
-                outputs = run.parallel(image, coarse, reach)
+                outputs, features = split_features(run.parallel(image, coarse, reach))
             start = coarse_logit(coarse) if coarse is not None else None
-            loss, named = total_loss(outputs, truth, trusted, config.loss, start)
+            depth = part["depth"][:, None] if "depth" in part else None
+            loss, named = total_loss(outputs, truth, trusted, config.loss, start, depth)
+            if run.guide is not None:
+                synchronised = run.guide.loss(features, truth)
+                loss, named["features"] = loss + synchronised, float(synchronised.detach())
             if not torch.isfinite(processes.mean(loss.detach())):
                 wrong = ", ".join(f"{name} {value}" for name, value in named.items() if not isfinite(value))
                 raise TrainingStopped(f"step {run.step + 1}: the loss is not finite ({wrong}); no step was taken")

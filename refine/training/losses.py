@@ -12,17 +12,24 @@ from refine.installation import import_torchvision
 from refine.training import processes
 from refine.training.config import Loss, Terms
 from refine.training.edges import edge_loss
+from refine.training.similarity import depth_loss, dice_loss, structural_similarity
 
 FAR = 16
 """The identity term counts pixels farther than this from the outlines of truth and coarse mask."""
 
 
 def total_loss(
-    outputs: Mapping[str, Tensor], truth: Tensor, trusted: Tensor, config: Loss, coarse_logit: Tensor | None = None
+    outputs: Mapping[str, Tensor],
+    truth: Tensor,
+    trusted: Tensor,
+    config: Loss,
+    coarse_logit: Tensor | None = None,
+    depth: Tensor | None = None,
 ) -> tuple[Tensor, dict[str, float]]:
     """The weighted sum over outputs, and each output's share of it for the log.
 
-    `outputs` are logits (B, 1, H, W); `truth` (B, 1, H, W) in 0..1; `trusted` (B, 1, H, W) bool.
+    `outputs` are logits (B, 1, H, W); `truth` (B, 1, H, W) in 0..1; `trusted` (B, 1, H, W) bool. `depth`, like `truth`,
+    is what an output of that name is compared with.
     """
     weights = None
     if config.relative and coarse_logit is not None:
@@ -31,7 +38,11 @@ def total_loss(
     parts = {
         name: output_loss(logit.float(), truth, trusted, terms_for(name, config), weights, whole)
         for name, logit in outputs.items()
+        if name != "depth"
     }
+    if config.depth is not None and depth is not None:
+        seen = torch.sigmoid(outputs["depth"].float())
+        parts["depth"] = config.depth.weight * depth_loss(seen, depth, gradients=config.depth.gradients)
     if config.identity and coarse_logit is not None:
         change = (outputs["final"].float() - coarse_logit).abs()
         settled = right_and_far(truth, torch.sigmoid(coarse_logit))
@@ -83,7 +94,7 @@ def output_loss(
         loss = loss + terms.focal * mean(focal_loss(logit, truth))
     if terms.edge:
         loss = loss + terms.edge * mean(edge_loss(logit, truth, terms.edge_map, terms.edge_loss))
-    if not (terms.rms or terms.l1 or terms.l2 or terms.sobel or terms.iou):
+    if not (terms.rms or terms.l1 or terms.l2 or terms.sobel or terms.iou or terms.dice or terms.ssim):
         return loss
     probability = torch.sigmoid(logit)
     if terms.l1:
@@ -97,6 +108,11 @@ def output_loss(
         loss = loss + terms.sobel * mean((gradient(probability) - gradient(truth)).abs())
     if terms.iou:
         loss = loss + terms.iou * soft_iou_loss(probability, truth, trusted, weights)
+    if terms.dice:
+        dice = dice_loss(probability, truth, trusted)
+        loss = loss + terms.dice * (dice if weights is None else dice * weights).mean()
+    if terms.ssim:
+        loss = loss + terms.ssim * mean(1 - structural_similarity(probability, truth))
     return loss
 
 

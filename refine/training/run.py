@@ -21,6 +21,7 @@ from refine.errors import ConfigError, InputError
 from refine.models.checkpoint import load_model, read_encoder_weights, save_checkpoint
 from refine.models.device import choose_device, choose_dtype
 from refine.models.encoder import Encoder
+from refine.models.isnet import ISNet
 from refine.models.metadata import FORMAT, Metadata, sha256
 from refine.models.preprocessing import Preprocessing
 from refine.models.registry import build_model, default_preprocessing, full_config
@@ -29,6 +30,7 @@ from refine.training.config import TrainingConfig, parse_config
 from refine.training.data import load_pairs, read_held_out
 from refine.training.log import Log, SilentLog
 from refine.training.loop import Callbacks, Machine, dump, new_run, train
+from refine.training.placed import PlacedSamples
 from refine.training.samples import FirstSamples, Sample, WholeImageSamples, WindowSamples
 from refine.training.state import load_state, newest_readable, read_state, states
 
@@ -123,12 +125,17 @@ def run_training(
 def make_samples(config: TrainingConfig) -> Dataset[Sample]:
     """All samples of the run, by number. Raises InputError for data that cannot be used."""
     pairs = load_pairs(config.data, read_held_out(_path(config.validation.held_out)))
-    late = int(config.perturb.late_from * config.schedule.steps) * config.schedule.batch
-    windowed = config.model.takes_mask
     if processes.rank() == 0:
         for note in pairs.notes:
             print(note, file=sys.stderr)
-    samples = WindowSamples(pairs, config, first_late=late) if windowed else WholeImageSamples(pairs, config)
+    late = int(config.perturb.late_from * config.schedule.steps) * config.schedule.batch
+    samples: Dataset[Sample]
+    if config.model.architecture == "unet6":
+        samples = PlacedSamples(pairs, config)
+    elif config.model.takes_mask:
+        samples = WindowSamples(pairs, config, first_late=late)
+    else:
+        samples = WholeImageSamples(pairs, config)
     return FirstSamples(samples, config.overfit) if config.overfit else samples
 
 
@@ -140,6 +147,8 @@ def build_network(config: TrainingConfig) -> tuple[nn.Module, Preprocessing]:
     if preprocessing.height is not None:
         side = config.model.size
         preprocessing = preprocessing.model_copy(update={"height": side, "width": side})
+    if isinstance(model, ISNet):
+        model.gives_features = config.loss.features is not None
     if config.model.encoder_weights is not None:
         encoder = model.get_submodule("encoder")
         assert isinstance(encoder, Encoder)

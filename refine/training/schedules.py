@@ -33,8 +33,12 @@ class Gains:
         return replace(self, best=best, stale=stale, waited=waited)
 
     def ends(self, schedule: Schedule) -> bool:
-        """Whether `early_stop` validations in a row gained nothing."""
-        return 0 < schedule.early_stop <= self.stale
+        """Whether `early_stop` validations in a row gained nothing, or one reached `stop_at`."""
+        return 0 < schedule.early_stop <= self.stale or self.reaches(schedule)
+
+    def reaches(self, schedule: Schedule) -> bool:
+        """Whether a validation reached the score that the schedule wants."""
+        return 0 < schedule.stop_at <= (self.best or 0)
 
 
 def learning_rate_share(step: int, schedule: Schedule, drops: int = 0) -> float:

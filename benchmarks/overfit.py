@@ -1,0 +1,153 @@
+"""Whether each network can learn 8 images by heart: the simplest proof that it, its losses and its config are right.
+
+    python benchmarks/overfit.py --data 'DATA/train-*.tar'                       # all networks, 128 px, on this machine
+    python benchmarks/overfit.py --data DATA --networks u2netp,isnet --out overfit.json
+
+Every network trains with the losses of its own config (configs/), at --size, without augmentation and at a rate that
+falls from 1e-3, until the mean IoU at 0.5 of its results in eval mode is above 0.98, or --steps or --minutes are over.
+IS-Net follows a truth encoder that learns the same images first. Depth for the 6-channel U-Net is a ramp made for this.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import click
+import cv2
+import numpy as np
+
+from refine.training.config import TrainingConfig, parse_config
+
+ROOT = Path(__file__).parent.parent
+CONFIGS = {
+    "mos_l_lite": "MOS_L_lite", "gt_encoder": "gt_encoder", "gt_encoder_enlarged": "gt_encoder_enlarged",
+    "isnet": "isnet", "u2netp": "u2netp", "u2net": "u2net", "basnet": "basnet", "unet6": "unet6",
+}  # fmt: skip
+GUIDED = "isnet"
+ENOUGH = 0.98
+LOOK_EVERY = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    network: str
+    iou: float
+    steps: int
+    seconds: float
+    size: int
+    loss: float
+
+    def line(self) -> str:
+        verdict = "learnt" if self.iou > ENOUGH else "NOT LEARNT"
+        return (
+            f"{self.network:20} {verdict}: IoU {self.iou:.4f} after {self.steps} steps of 8 images at {self.size} px,"
+            f" {self.seconds:.0f} s, loss {self.loss:.4f}"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    data: str
+    size: int
+    steps: int
+    minutes: float
+    device: str
+    sets: tuple[str, ...]
+
+
+def config_of(name: str, choice: Choice, folder: Path) -> TrainingConfig:
+    """The network's own config, brought to a few images."""
+    raw = json.loads((ROOT / "configs" / f"{CONFIGS[name]}.json").read_text(encoding="utf-8"))
+    raw["data"] = [{"name": "pack", "path": choice.data, "sets": list(choice.sets)}]
+    raw["augment"] = {"jitter": [0.0] * 4, "grey": 0.0, "jpeg": 0.0}
+    raw["model"] |= {"size": choice.size, "encoder_weights": None}
+    raw["schedule"] = {"steps": choice.steps, "batch": 8, "warmup_steps": 10}
+    raw["optim"] = {"rate": 1e-3, "encoder_rate": 1e-3, "weight_decay": 0.0, "ema": 0.0}
+    raw["validation"] = {}
+    raw["overfit"] = 8
+    if name == GUIDED:
+        raw["loss"]["features"]["encoder"] = str(folder / "gt_encoder.safetensors")
+    if name == "unet6":
+        raw["composites"]["depths"] = str(folder / "depths")
+    return parse_config(raw, CONFIGS[name])
+
+
+def learn(name: str, choice: Choice, folder: Path) -> Result:
+    """Train until it knows the images; a truth encoder's weights stay in `folder`."""
+    from refine.training.loop import batches, new_run, training_step
+    from refine.training.overfit import mean_iou
+    from refine.training.run import build_network, choose_machine, make_samples, release
+
+    if name == "unet6":
+        write_depths(choice, folder / "depths")
+    config = config_of(name, choice, folder)
+    machine = choose_machine(choice.device, "fp32", 0)
+    model, preprocessing = build_network(config)
+    run, samples = new_run(model, config, machine), make_samples(config)
+    began, score, losses = time.monotonic(), 0.0, {"loss": float("nan")}
+    for batch in batches(samples, config.schedule, machine, first_step=0):
+        losses = training_step(run, batch, config, preprocessing, machine)
+        run.step += 1
+        is_late = time.monotonic() - began > 60 * choice.minutes
+        if run.step % LOOK_EVERY == 0 or is_late:
+            score = mean_iou(run.model, preprocessing, samples, config.overfit, machine)
+            print(f"  {name} step {run.step}: loss {losses['loss']:.4f}, IoU {score:.4f}", flush=True)
+            if score > ENOUGH or is_late:
+                break
+    if name == "gt_encoder":
+        release(run.model, config, preprocessing, folder / f"{name}.safetensors", step=run.step, metrics={})
+    return Result(name, score, run.step, time.monotonic() - began, choice.size, losses["loss"])
+
+
+def write_depths(choice: Choice, folder: Path) -> None:
+    """A depth map for every image: nearer to the bottom, and nearest in the middle of the object."""
+    from refine.training.data import load_pairs
+
+    config = config_of("mos_l_lite", choice, folder)
+    for pair in load_pairs(config.data, frozenset()).pairs:
+        path = folder / pair.key[0] / f"{pair.key[1]}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        inside = cv2.distanceTransform((pair.mask >= 128).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+        ramp = np.linspace(0, 1, pair.mask.shape[0])[:, None] + inside / max(1.0, float(inside.max()))
+        cv2.imwrite(str(path), np.round(ramp / 2 * 65535).astype(np.uint16))
+
+
+def results(names: tuple[str, ...], choice: Choice) -> Iterator[Result]:
+    with tempfile.TemporaryDirectory(prefix="refine-overfit-") as name:
+        folder = Path(name)
+        if GUIDED in names and "gt_encoder" not in names:
+            names = ("gt_encoder", *names)
+        for network in sorted(names, key=list(CONFIGS).index):
+            yield learn(network, choice, folder)
+
+
+@click.command(help=__doc__)
+@click.option("--data", required=True, help="a folder of <set>/<id>.jpg + .png, or tar shards")
+@click.option("--sets", default="", help="only these sets of it, with commas")
+@click.option("--networks", default=",".join(CONFIGS), show_default=True)
+@click.option("--size", default=128, show_default=True)
+@click.option("--steps", default=400, show_default=True)
+@click.option("--minutes", default=20.0, show_default=True, help="at most, for each network")
+@click.option("--device", default="auto", show_default=True)
+@click.option("--out", type=click.Path(path_type=Path), help="also write the figures, as JSON")
+def main(
+    data: str, sets: str, networks: str, size: int, steps: int, minutes: float, device: str, out: Path | None
+) -> None:
+    """Learn and print."""
+    chosen = tuple(filter(None, sets.split(",")))
+    choice = Choice(data, size, steps, minutes, device, chosen)
+    found = []
+    for result in results(tuple(networks.split(",")), choice):
+        print(result.line(), flush=True)
+        found.append(asdict(result))
+        if out:
+            out.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
