@@ -298,6 +298,41 @@ def _name_and_path(entry: str) -> tuple[str, str]:
 
 
 @refine.command(cls=Command, context_settings=_CONTEXT)
+@click.option("--foregrounds", type=FILE, required=True, help="folder of cut-outs: pictures with an alpha channel")
+@click.option("--alphas", type=FILE, help="folder of the cut-outs' masks, of the same stems, where they have no alpha")
+@click.option("--backgrounds", type=FILE, required=True, help="folder of pictures to lay them on")
+@click.option("--out", type=FILE, required=True, help="new folder for images/, masks/ and sources.csv")
+@click.option(
+    "--positions",
+    type=click.Choice(["random", "grid"]),
+    default="random",
+    show_default=True,
+    help="random: size, place, edge and colours are drawn; grid: 20 places, half the background's size",
+)
+@click.option("--side", type=click.IntRange(min=16), metavar="PX", help="backgrounds become squares of this side")
+@click.option(
+    "--count", type=click.IntRange(min=1), help="how many, evenly spread  [default: cut-outs x 2 x 20 x backgrounds]"
+)
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+def synthesize(
+    foregrounds: Path,
+    alphas: Path | None,
+    backgrounds: Path,
+    out: Path,
+    positions: Literal["random", "grid"],
+    side: int | None,
+    count: int | None,
+    seed: int,
+) -> int:
+    """Lay cut-outs on backgrounds: images and exact masks to train on (data.layout "folders", truth "soft")."""
+    from refine.synthesize import SynthesizeRequest
+    from refine.synthesize import synthesize as make
+
+    click.echo(make(SynthesizeRequest(foregrounds, backgrounds, out, alphas, positions, side or 0, count, seed)))
+    return 0
+
+
+@refine.command(cls=Command, context_settings=_CONTEXT)
 @click.option("--pred", "prediction", type=FILE, required=True, help="folder of masks to score")
 @click.option("--truth", type=FILE, required=True, help="folder of true masks with the same stems")
 @click.option("--before", type=FILE, help="folder of masks that --pred was refined from, to score the difference")

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from refine.errors import InputError
 from refine.training.checks import judge, mask_problem
 from refine.training.config import Data
+from refine.training.cutouts import CutOuts
 from refine.training.layouts import Entry, File, Key, find_entries
 
 _PNG_START, _PNG_END = b"\x89PNG", b"IEND\xaeB`\x82"
@@ -120,6 +121,38 @@ class Stored(Sequence[Pair]):
         return Stored(self.pairs[index]) if isinstance(index, slice) else self.pairs[index].decode()
 
 
+class CutOutPairs(Sequence[Pair]):
+    """Composites as pairs, made when they are drawn; their masks are exact."""
+
+    def __init__(self, section: Data) -> None:
+        root = Path(section.path)
+        alphas = root / section.masks
+        self.name = section.name
+        self.composites = CutOuts(
+            root / section.images,
+            Path(section.backgrounds),
+            alphas=alphas if alphas.is_dir() else None,
+            positions=section.positions,
+            side=section.side,
+        )
+
+    def __len__(self) -> int:
+        return len(self.composites)
+
+    @overload
+    def __getitem__(self, index: int) -> Pair: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Pair]: ...
+
+    def __getitem__(self, index: int | slice) -> Pair | Sequence[Pair]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        made = self.composites[index]
+        mask = np.round(made.alpha * 255).astype(np.uint8)
+        return Pair((self.name, f"{index:07d}"), made.image, mask, outline_points(mask), True)
+
+
 class Joined(Sequence[Pair]):
     """The pairs of several sections, one after the other."""
 
@@ -177,7 +210,8 @@ def load_held_out(sections: Sequence[Data], keys: frozenset[Key]) -> list[Pair]:
 
     Raises InputError where none is held, and as `load_pairs` for what cannot be read.
     """
-    pairs = [pair for section in sections for pair in _usable(section, lambda key: key in keys)[0]]
+    kept = [section for section in sections if section.layout != "cutouts"]  # these have no end, and nobody lists them
+    pairs = [pair for section in kept for pair in _usable(section, lambda key: key in keys)[0]]
     if not pairs:
         raise InputError("validation.held_out: the data holds none of these images; give a list of some that it has")
     return pairs
@@ -185,6 +219,9 @@ def load_held_out(sections: Sequence[Data], keys: frozenset[Key]) -> list[Pair]:
 
 def _usable(section: Data, is_wanted: Callable[[Key], bool]) -> tuple[Sequence[Pair], list[Key], str | None]:
     """The wanted pairs of a section that nothing is wrong with, their keys, and a line on the others."""
+    if section.layout == "cutouts":
+        made = CutOutPairs(section)
+        return made, [(section.name, f"{i:07d}") for i in range(len(made))], None
     predictions = _predictions(section)
     entries = [entry for entry in find_entries(section) if is_wanted(entry.key)]
     stored = [StoredPair(e, tuple(predictions.get(e.key, ())), e.key[0] in section.exact) for e in entries]
