@@ -96,6 +96,20 @@ class Augment(Section):
         return self
 
 
+class Composites(Section):
+    """Samples of unet6: the foreground of one pair, made smaller, on the picture of another."""
+
+    positions: Literal["random", "grid"] = Field("random", description="grid: the 20 places of the published recipe")
+    size: tuple[float, float] = Field((0.3, 0.6), description="long side of a foreground, as a share of the picture's")
+    depths: str | None = Field(None, description="folder of depth maps <set>/<id>.png, of any size")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Composites:
+        if not 0 < self.size[0] <= self.size[1] <= 1:
+            raise ValueError(f"size: must be 0 < low <= high <= 1, got {list(self.size)}")
+        return self
+
+
 class Model(Section):
     architecture: Architecture
     size: int = Field(ge=32, description="side of a training input: 224 windows for MOS_H, 336 whole images for MOS_L")
@@ -121,6 +135,23 @@ class Terms(Section):
     edge: float = Field(0.0, ge=0, description="a loss on edges, as edge_map and edge_loss say")
     edge_map: Literal["contour", "gradient", "canny"] = "gradient"
     edge_loss: Literal["of_gradient", "band"] = "of_gradient"
+    dice: float = Field(0.0, ge=0)
+    ssim: float = Field(0.0, ge=0, description="1 - structural similarity")
+
+
+class FeatureSync(Section):
+    """The second phase of IS-Net: features are to become those that a truth encoder has of the mask."""
+
+    encoder: str = Field(description="checkpoint of a gt_encoder, as the first phase leaves it")
+    kind: Literal["mse", "kl", "l1", "smooth_l1"] = "mse"
+    weight: float = Field(1.0, gt=0)
+
+
+class DepthTerms(Section):
+    """The loss of relative depth: what remains once scale and shift are fitted, and its gradients."""
+
+    weight: float = Field(1.0, gt=0)
+    gradients: float = Field(0.5, ge=0)
 
 
 class Loss(Section):
@@ -131,6 +162,8 @@ class Loss(Section):
         0.0, ge=0, description="a sample weighs relative / (relative + its coarse mask's loss); 0: all weigh the same"
     )
     identity: float = Field(0.0, ge=0, description="mean |change of the logit| where the coarse mask is right")
+    features: FeatureSync | None = Field(None, description="isnet: a second phase, guided by a gt_encoder")
+    depth: DepthTerms | None = Field(None, description="unet6: the second output's loss; needs composites.depths")
 
 
 class Schedule(Section):
@@ -144,6 +177,7 @@ class Schedule(Section):
     drop_factor: float = Field(0.1, gt=0, lt=1, description="step and plateau: what a drop multiplies the rate by")
     patience: int = Field(3, ge=0, description="plateau: validations without a gain before the rate drops")
     min_gain: float = Field(1e-4, ge=0, description="what counts as a gain of the score, in its points of 100")
+    stop_at: float = Field(0, ge=0, le=100, description="score of a validation at which training ends; 0: none")
     early_stop: int = Field(0, ge=0, description="validations without a gain after which training ends; 0: never")
 
     @model_validator(mode="after")
@@ -184,6 +218,7 @@ class TrainingConfig(Section):
     data: list[Data] = Field(min_length=1)
     perturb: Perturb = Perturb()
     augment: Augment = Augment()
+    composites: Composites = Composites()
     model: Model
     loss: Loss
     schedule: Schedule
@@ -195,8 +230,21 @@ class TrainingConfig(Section):
     @model_validator(mode="after")
     def _validations_decide(self) -> TrainingConfig:
         schedule = self.schedule
-        if (schedule.decay == "plateau" or schedule.early_stop) and not self.validation.every:
-            raise ValueError("schedule: plateau and early_stop follow the validations; set validation.every")
+        if (schedule.decay == "plateau" or schedule.early_stop or schedule.stop_at) and not self.validation.every:
+            raise ValueError("schedule: plateau, early_stop and stop_at follow the validations; set validation.every")
+        return self
+
+    @model_validator(mode="after")
+    def _losses_fit(self) -> TrainingConfig:
+        name = self.model.architecture
+        if self.loss.features is not None and name != "isnet":
+            raise ValueError(f"loss.features: {name} has no features to synchronise; isnet has")
+        has_depth = name == "unet6" and self.model.options.get("depth", True) is True
+        if has_depth != (self.loss.depth is not None) or (self.composites.depths is None) != (self.loss.depth is None):
+            raise ValueError(
+                "loss.depth: goes with the depth output of unet6 and with composites.depths; give all three, or none"
+                " and model.options.depth false"
+            )
         return self
 
     @model_validator(mode="after")
@@ -208,7 +256,7 @@ class TrainingConfig(Section):
 
     @model_validator(mode="after")
     def _size_fits(self) -> TrainingConfig:
-        stride = 16 if self.model.architecture.endswith("_lite") else 8
+        stride = 16 if self.model.architecture.endswith(("_lite", "unet6")) else 8
         if self.model.size % stride:
             raise ValueError(f"model.size: must be a multiple of {stride}, got {self.model.size}")
         return self
