@@ -17,7 +17,7 @@ import click
 
 from refine import __version__
 from refine.errors import InputError, RefineError
-from refine.settings import CoarseKind, Settings, parse_size
+from refine.settings import Backend, CoarseKind, Settings, parse_size
 
 if TYPE_CHECKING:
     Function = TypeVar("Function", bound=Callable[..., object])
@@ -194,6 +194,7 @@ def refine() -> None:
 @setting("batch", callback=batch, metavar="auto|N")
 @setting("flips", type=int, metavar="1|2|4")
 @setting("device", type=click.Choice(["auto", "cpu", "cuda"]))
+@setting("backend", type=click.Choice(get_args(Backend)))
 @setting("binary", flag="--binary/--soft", is_flag=True, shown_default="soft")
 @setting("threshold", type=float)
 @setting("overviews", is_flag=True, shown_default="no")
@@ -295,6 +296,21 @@ def _name_and_path(entry: str) -> tuple[str, str]:
     if not name or not separator or not path:
         raise InputError(f"--data {entry}: write NAME=PATH")
     return name, path
+
+
+@refine.command(cls=Command, context_settings=_CONTEXT)
+@click.option("--checkpoint", type=FILE, help="refining network  [default: the shipped one]")
+@click.option("--image", type=FILE, required=True, help="photograph on whose windows the result is compared with torch")
+@click.option("--out", type=FILE, help="result (.onnx)  [default: beside the checkpoint, where infer looks for it]")
+@click.option("--tile", type=click.IntRange(min=96), default=224, show_default=True, help="side of the windows")
+@click.option("--overwrite", is_flag=True, help="replace an existing file")
+def export(checkpoint: Path | None, image: Path, out: Path | None, tile: int, overwrite: bool) -> int:
+    """Export a refining network for --backend onnxruntime, if it then says what torch says."""
+    from refine.export import export_network
+    from refine.shipped import default_checkpoint
+
+    checkpoint = checkpoint or default_checkpoint("mos_h_lite")
+    return export_network(checkpoint, image, out=out, tile=tile, overwrite=overwrite)
 
 
 @refine.command(cls=Command, context_settings=_CONTEXT)

@@ -16,13 +16,22 @@ from typing import Literal
 from pydantic import JsonValue
 
 from refine import backends
+from refine.backends.onnx_file import exported_path
 from refine.coarse import CoarseNetwork, coarse_decimation, coarse_size
 from refine.errors import CheckpointError, InputError
-from refine.memory import COARSE_COSTS, LITE_COST, MIB, MeasuredCost
+from refine.memory import (
+    BASELINE_BYTES,
+    COARSE_COSTS,
+    LITE_COST,
+    MIB,
+    ONNX_BASELINE_BYTES,
+    ONNX_LITE_COST,
+    MeasuredCost,
+)
 from refine.models.metadata import Metadata, has_metadata, read_header, read_metadata
 from refine.models.registry import NETWORKS
 from refine.plan import MINIMUM_TILE, Device
-from refine.settings import CoarseKind, Settings
+from refine.settings import Backend, CoarseKind, Settings
 from refine.shipped import default_checkpoint, shipped_names
 from refine.sources import Refiner
 
@@ -55,6 +64,14 @@ class Networks:
     coarse_architecture: str
     coarse_side: int  # height and width of what the coarse network sees
     coarse_bytes: int = 0  # main memory that the coarse network takes at most
+    backend: Backend = "torch"  # of the refining network
+
+    @property
+    def baseline_bytes(self) -> int:
+        """The process with its libraries; a coarse network brings torch in."""
+        if self.backend == "onnxruntime" and self.coarse is None:
+            return ONNX_BASELINE_BYTES
+        return BASELINE_BYTES[self.device]
 
     @property
     def stride(self) -> int:
@@ -64,6 +81,8 @@ class Networks:
     def cost(self) -> MeasuredCost:
         """What the refining network takes: known of the usual ones, else measured, which loads it."""
         name, config = self.metadata.architecture, self.metadata.config
+        if self.backend == "onnxruntime":
+            return ONNX_LITE_COST
         if any(config.get(key) != value for key, value in REFERENCE[name].items()):
             return _measured_cost(self.checkpoint, self.checkpoint.stat().st_mtime_ns)
         return MeasuredCost(float32_bytes(self.checkpoint), PIXEL_BYTES[name], LITE_COST.call_bytes)
@@ -91,8 +110,10 @@ def choose_networks(settings: Settings, device: Device, *, needs_coarse: bool) -
         raise InputError(
             f"--tile {settings.tile} is not a multiple of the network's stride {stride}; try --tile {fits}"
         )
+    if settings.backend == "onnxruntime":
+        _check_exported(checkpoint, metadata)
     if not needs_coarse:
-        return Networks(device, checkpoint, metadata, None, None, "", 0)
+        return Networks(device, checkpoint, metadata, None, None, "", 0, backend=settings.backend)
     kind: CoarseKind = settings.coarse or "mos_l"
     coarse_checkpoint = settings.coarse_checkpoint
     if coarse_checkpoint is None and NETWORKS[kind].published and kind not in shipped_names():
@@ -102,11 +123,14 @@ def choose_networks(settings: Settings, device: Device, *, needs_coarse: bool) -
         )
     if coarse_checkpoint is None:
         coarse_checkpoint = _shipped(kind, device)
-    return Networks(device, checkpoint, metadata, kind, coarse_checkpoint, *_coarse_facts(coarse_checkpoint, kind))
+    facts = _coarse_facts(coarse_checkpoint, kind)
+    return Networks(device, checkpoint, metadata, kind, coarse_checkpoint, *facts, backend=settings.backend)
 
 
 def load_refiner(networks: Networks) -> Refiner:
     """The refining network, on its device."""
+    if networks.backend == "onnxruntime":
+        return backends.load_exported(networks.checkpoint)
     return backends.load_refiner(networks.checkpoint, device=networks.device)
 
 
@@ -118,6 +142,8 @@ def load_coarse(networks: Networks) -> CoarseNetwork:
 
 def resolve_device(settings: Settings) -> Device:
     """The device of a run, as torch sees it. Raises InputError if it is not there."""
+    if settings.backend == "onnxruntime":
+        return "cpu"
     from refine.models.device import choose_device
 
     return "cuda" if choose_device(settings.device).type == "cuda" else "cpu"
@@ -125,6 +151,8 @@ def resolve_device(settings: Settings) -> Device:
 
 def describe_device(networks: Networks) -> str:
     """What computes, as far as the bytes of a result depend on it."""
+    if networks.backend == "onnxruntime":
+        return backends.describe_exported(networks.checkpoint)
     from refine.models import device
 
     return device.describe_device(networks.device)
@@ -132,6 +160,8 @@ def describe_device(networks: Networks) -> str:
 
 def likely_device(settings: Settings) -> Device:
     """The device that a run would use, told without torch: where NVIDIA's driver is, CUDA is taken to be."""
+    if settings.backend == "onnxruntime":
+        return "cpu"
     if settings.device != "auto":
         return settings.device
     return "cuda" if Path("/proc/driver/nvidia/version").exists() else "cpu"
@@ -141,6 +171,21 @@ def float32_bytes(checkpoint: Path) -> int:
     """What the weights take in memory, where they are float32 whatever the file holds."""
     entries = (entry for name, entry in read_header(checkpoint).items() if name != "__metadata__")
     return MIB + sum(4 * prod(entry["shape"]) for entry in entries if isinstance(entry, dict))
+
+
+def _check_exported(checkpoint: Path, metadata: Metadata) -> None:
+    """Raise InputError or CheckpointError if ONNX Runtime cannot take the refiner's place."""
+    architecture, reference = metadata.architecture, REFERENCE["mos_h_lite"]
+    if architecture != "mos_h_lite" or any(metadata.config.get(key) != value for key, value in reference.items()):
+        raise InputError(
+            f"--backend onnxruntime: what {checkpoint} takes of memory there is known of MOS_H_lite as shipped only;"
+            " use --backend torch"
+        )
+    path = exported_path(checkpoint)
+    if not path.is_file():
+        raise CheckpointError(
+            f"{path}: does not exist; make it with refine export --checkpoint {checkpoint} --image PHOTOGRAPH"
+        )
 
 
 @lru_cache(maxsize=8)

@@ -13,7 +13,7 @@ from refine.errors import MemoryBudgetError
 from refine.first_mask import MaskFacts
 from refine.geometry import Window
 from refine.masks import MASK_BYTES
-from refine.memory import BASELINE_BYTES, COARSE_IMAGE_PIXEL_BYTES, MIB, NetworkCost
+from refine.memory import COARSE_IMAGE_PIXEL_BYTES, MIB, NetworkCost
 from refine.networks import Networks
 from refine.plan import Device, Plan, Select, make_plan
 from refine.raster import LEVEL_BYTES, Header, finished_bytes, sweep_bytes
@@ -40,7 +40,7 @@ def plan_for_raster(
             header.height,
             header.width,
             cost=cost,
-            baseline_bytes=BASELINE_BYTES[networks.device] + beside,
+            baseline_bytes=networks.baseline_bytes + beside,
             block_height=header.block_height,
             bands=min(header.bands, 4),
             sample_bytes=np.dtype(header.dtype).itemsize,

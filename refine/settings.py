@@ -43,6 +43,7 @@ Size = Annotated[int, BeforeValidator(_size)]
 FilePath = Annotated[Path, BeforeValidator(_path)]
 
 
+Backend = Literal["torch", "onnxruntime"]
 CoarseKind = Literal["mos_l", "u2netp", "u2net", "basnet", "isnet"]
 """Networks that make a first mask from an image."""
 
@@ -93,6 +94,9 @@ class Settings(BaseModel):
         1, description="mirrored and turned views of each window that the network is asked about, and averaged"
     )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: CUDA where there is one")
+    backend: Backend = Field(
+        "torch", description="what runs the refining network; onnxruntime: on the CPU, as refine export wrote it"
+    )
     binary: bool = Field(False, description="write 0 and 255 instead of a soft 8-bit mask")
     threshold: float | None = Field(
         None, gt=0, lt=1, description="with binary masks: foreground is what lies above it; 0.5 if not given"
@@ -136,6 +140,8 @@ class Settings(BaseModel):
                 raise ValueError(f"--percentiles {_listed(self.percentiles)}: give two from 0 to 100, the lower first")
             if self.range is not None:
                 raise ValueError("--percentiles and --range both say what is black and white; leave one of them out")
+        if self.backend == "onnxruntime" and self.device == "cuda":
+            raise ValueError("--backend onnxruntime runs on the CPU; leave --device cuda out, or take --backend torch")
         if self.threshold is not None and not self.binary:
             raise ValueError(f"--threshold {self.threshold:g} cuts a binary mask; add --binary, or leave it out")
         if self.roi is not None and (len(self.roi) != 4 or min(self.roi[:2]) < 0 or min(self.roi[2:]) < 1):

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from refine.settings import CoarseKind
     from refine.sources import Refiner
 
-__all__ = ["coarse_footprint", "load_coarse", "load_refiner"]
+__all__ = ["coarse_footprint", "describe_exported", "load_coarse", "load_exported", "load_refiner"]
 
 
 def load_refiner(
@@ -24,6 +24,25 @@ def load_refiner(
     from refine.backends.torch_backend import TorchRefiner
 
     return TorchRefiner.load(path, device=device, precision=precision, threads=threads)
+
+
+def load_exported(checkpoint: Path | str) -> Refiner:
+    """What `refine export` made of a refiner's checkpoint, by ONNX Runtime on the CPU: no torch is imported.
+
+    Raises CheckpointError if there is none of this checkpoint, InputError if ONNX Runtime is not installed.
+    """
+    from refine.backends.onnx_backend import OnnxRefiner
+
+    return OnnxRefiner.load(checkpoint)
+
+
+def describe_exported(checkpoint: Path | str) -> str:
+    """What computes there, and by which file, as far as the bytes of a result depend on it."""
+    from refine.backends.onnx_backend import describe
+    from refine.backends.onnx_file import exported_path
+    from refine.models.metadata import sha256
+
+    return f"{describe()}, {sha256(exported_path(Path(checkpoint)))}"
 
 
 def load_coarse(

@@ -1,0 +1,119 @@
+"""The exported network says what torch says, is refused where it cannot be trusted, and needs no torch."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from refine import backends, export
+from refine.backends.onnx_file import exported_path
+from refine.errors import CheckpointError, InputError
+from refine.geometry import RGB, Mask
+from refine.settings import Settings
+from refine.shipped import default_checkpoint
+
+pytest.importorskip("onnx")
+pytest.importorskip("onnxruntime")
+
+TILE = 96
+
+WITHOUT_TORCH = """
+import sys
+from refine import cli
+image, mask, out, checkpoint = sys.argv[1:]
+call = ["infer", "--image", image, "--mask", mask, "--out", out, "--checkpoint", checkpoint]
+try:
+    cli.run(cli.refine, name="refine", arguments=[*call, "--backend", "onnxruntime", "--tile", "96"])
+except SystemExit as left:
+    assert not left.code, left.code
+assert "torch" not in sys.modules and "timm" not in sys.modules
+"""
+
+
+def scene(side: int = 160) -> tuple[RGB, Mask]:
+    """A dark disc on a bright noisy ground, and its rough mask."""
+    rng = np.random.default_rng(3)
+    rows, cols = np.mgrid[:side, :side]
+    inside = (rows - side / 2) ** 2 + (cols - side / 2) ** 2 < (side / 3) ** 2
+    image = np.where(inside[..., None], 60, 180) + rng.integers(0, 40, (side, side, 3))
+    rough = cv2.resize(inside.astype(np.float32), (20, 20), interpolation=cv2.INTER_AREA)
+    return image.astype(np.uint8), np.asarray(rough, np.float32)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the shipped refiner with its export beside it."""
+    folder = tmp_path_factory.mktemp("exported")
+    path = Path(shutil.copy(default_checkpoint("mos_h_lite"), folder / "refiner.safetensors"))
+    cv2.imwrite(str(folder / "image.png"), scene()[0])
+    assert export.export_network(path, folder / "image.png", out=None, tile=TILE, overwrite=False) == 0
+    return path
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_it_says_what_torch_says(checkpoint: Path, batch: int) -> None:
+    image, rough = scene()
+    coarse = np.asarray(cv2.resize(rough, image.shape[:2], interpolation=cv2.INTER_LINEAR), np.float32)
+    places = [(0, 0), (32, 50), (64, 20)][:batch]
+    windows = np.stack([image[row : row + TILE, col : col + TILE] for row, col in places])
+    masks = np.stack([coarse[row : row + TILE, col : col + TILE] for row, col in places])
+    torch_refiner = backends.load_refiner(checkpoint, device="cpu", precision="fp32")
+
+    corrections = backends.load_exported(checkpoint)(windows, masks, 8.0)
+
+    assert np.abs(corrections).max() > 0.05
+    assert np.abs(corrections - torch_refiner(windows, masks, 8.0)).max() < 1e-4
+
+
+def test_a_run_imports_no_torch(checkpoint: Path, tmp_path: Path) -> None:
+    image, rough = scene()
+    for name, pixels in (("image", image), ("mask", 255 * rough)):
+        cv2.imwrite(str(tmp_path / f"{name}.png"), pixels)
+    paths = [str(tmp_path / name) for name in ("image.png", "mask.png", "out.png")]
+    subprocess.run([sys.executable, "-c", WITHOUT_TORCH, *paths, str(checkpoint)], check=True, capture_output=True)
+    refined = cv2.imread(paths[2], cv2.IMREAD_GRAYSCALE)
+    assert refined is not None
+    assert refined.shape == image.shape[:2]
+
+
+def test_an_export_that_differs_from_torch_is_not_written(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(export, "TOLERANCE", 0.0)
+    with pytest.raises(CheckpointError, match="not exported: on 16 windows"):
+        export.export_network(
+            checkpoint, checkpoint.parent / "image.png", out=tmp_path / "x.onnx", tile=TILE, overwrite=False
+        )
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_export_of_another_checkpoint_is_refused(checkpoint: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other.safetensors"
+    other.write_bytes(checkpoint.read_bytes() + b"x")
+    shutil.copy(exported_path(checkpoint), exported_path(other))
+    with pytest.raises(CheckpointError, match="from another checkpoint; run refine export again"):
+        backends.load_exported(other)
+
+
+def test_a_broken_export_is_refused(checkpoint: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copy(checkpoint, tmp_path))
+    exported_path(copy).write_bytes(exported_path(checkpoint).read_bytes()[:-1000])
+    with pytest.raises(CheckpointError, match="is no network that ONNX Runtime reads"):
+        backends.load_exported(copy)
+
+
+def test_windows_of_another_size_are_refused(checkpoint: Path) -> None:
+    refiner = backends.load_exported(checkpoint)
+    with pytest.raises(InputError, match="--tile 112: the network was exported for --tile 96"):
+        refiner(np.zeros((1, 112, 112, 3), np.uint8), np.zeros((1, 112, 112), np.float32), 1.0)
+
+
+def test_onnxruntime_with_a_gpu_is_refused() -> None:
+    with pytest.raises(InputError, match="--backend onnxruntime runs on the CPU"):
+        Settings(backend="onnxruntime", device="cuda")
