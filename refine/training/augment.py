@@ -10,6 +10,7 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 
 from refine.training.config import Augment
+from refine.training.distort import recolour
 
 RGB = NDArray[np.uint8]
 Number = TypeVar("Number", bound=np.generic)
@@ -56,7 +57,7 @@ def photometric(image: RGB, config: Augment, rng: Generator) -> RGB:
         unpacked = cv2.imdecode(packed, cv2.IMREAD_COLOR)
         assert unpacked is not None  # it was packed on the line above
         image = cv2.cvtColor(unpacked, cv2.COLOR_BGR2RGB).astype(np.uint8)
-    return image
+    return recolour(image, config, rng)
 
 
 def jitter(image: RGB, amounts: tuple[float, float, float, float], rng: Generator) -> RGB:

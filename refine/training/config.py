@@ -88,6 +88,18 @@ class Augment(Section):
     grey: float = Field(0.05, ge=0, le=1)
     jpeg: float = Field(0.5, ge=0, le=1, description="share of images compressed again, quality 40 to 95")
     rotate_degrees: float = Field(0.0, ge=0, le=180, description="whole images are turned by up to this much")
+    crop: float = Field(1.0, gt=0, le=1, description="whole images are cut to this share of their sides, anywhere")
+    upside_down: Share = Field(0.0, description="share of whole images that are turned upside down")
+    quarter_turns: Share = Field(0.0, description="share of whole images that are turned by 90, 180 or 270 degrees")
+    elastic: NotNegative = Field(
+        0.0, description="strength of the bending of whole images, at 1024 px; 50 is published"
+    )
+    clahe: Share = Field(0.0, description="share of images whose contrast is equalised locally")
+    gamma: NotNegative = Field(0.0, description="exponents between exp(-gamma) and exp(gamma)")
+    noise: NotNegative = Field(0.0, description="largest standard deviation of noise, of 255")
+    patches: int = Field(0, ge=0, description="squares blurred along the largest object's outline, in `patch_share`")
+    patch_size: float = Field(20.0, gt=0, description="half a square's side is drawn from half of this to this, in px")
+    patch_share: Share = Field(0.5, description="share of images with such squares, if there are any")
 
     @model_validator(mode="after")
     def _ordered(self) -> Augment:

@@ -17,8 +17,9 @@ from torch.utils.data import Dataset
 
 from refine.training.augment import Number, flip_and_turn, photometric, soften_as_enlarged, turn
 from refine.training.composites import cut_inside, is_visible, lay_over, same_shape
-from refine.training.config import TrainingConfig
+from refine.training.config import Augment, TrainingConfig
 from refine.training.data import Pair, Pairs
+from refine.training.distort import bend, blur_patches, random_part
 from refine.training.perturb import draw_kind, perturb, reduced, stated_reach
 
 MARGIN = 32
@@ -200,7 +201,8 @@ class WindowSamples(Dataset[Sample]):
     def _crop(self, pair: Pair, place: Place, rng: Generator) -> Crop:
         """The square of `size` + margins at a place, its colours changed; beyond the image it is mirrored."""
         crop = self._taken(pair, place, rng)
-        return replace(crop, image=photometric(crop.image, self.config.augment, rng))
+        image = photometric(crop.image, self.config.augment, rng)
+        return replace(crop, image=_with_patches(image, crop.truth, self.config.augment, rng))
 
     def _taken(self, pair: Pair, place: Place, rng: Generator) -> Crop:
         side = self.size + 2 * MARGIN
@@ -238,14 +240,28 @@ class WholeImageSamples(Dataset[Sample]):
     def __getitem__(self, index: int) -> Sample:
         rng = np.random.default_rng((self.config.seed, index))
         pair = self.pairs.draw(rng)
-        size = self.config.model.size
-        image = cv2.resize(pair.image, (size, size), interpolation=cv2.INTER_AREA).astype(np.uint8)
-        truth = cv2.resize(pair.mask, (size, size), interpolation=cv2.INTER_AREA).astype(np.float32) / np.float32(255)
-        image, truth = turn(image, truth, self.config.augment.rotate_degrees, rng)
-        orientation = 4 * int(rng.integers(2))  # mirrored or not: upside-down people do not occur
-        image = photometric(flip_and_turn(image, orientation), self.config.augment, rng)
+        size, augment = self.config.model.size, self.config.augment
+        image, mask = random_part(pair.image, pair.mask, augment.crop, rng)
+        image = cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA).astype(np.uint8)
+        truth = cv2.resize(mask, (size, size), interpolation=cv2.INTER_AREA).astype(np.float32) / np.float32(255)
+        image, truth = bend(*turn(image, truth, augment.rotate_degrees, rng), augment.elastic, rng)
+        orientation = 4 * int(rng.integers(2))  # mirrored or not: upside-down people do not occur, unless asked for
+        if augment.quarter_turns and rng.random() < augment.quarter_turns:
+            orientation += int(rng.integers(1, 4))
+        if augment.upside_down and rng.random() < augment.upside_down:
+            orientation = (orientation + 2) % 4 + (4 if orientation < 4 else 0)
         truth = flip_and_turn(truth, orientation)
+        image = photometric(flip_and_turn(image, orientation), augment, rng)
+        image = _with_patches(image, truth, augment, rng)
         return _as_tensors(Crop(image, truth, np.ones_like(truth, dtype=np.bool_)))
+
+
+def _with_patches(
+    image: NDArray[np.uint8], truth: NDArray[np.float32], augment: Augment, rng: Generator
+) -> NDArray[np.uint8]:
+    if not augment.patches or rng.random() >= augment.patch_share:
+        return image
+    return blur_patches(image, truth, augment.patches, augment.patch_size, rng)
 
 
 def _source(place: Place, side: int) -> tuple[int, int, int]:
