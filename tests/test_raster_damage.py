@@ -13,7 +13,7 @@ from rasters import cut, picture, shown, whole, write_picture, write_tif
 
 from refine.errors import InputError, RasterError
 from refine.geometry import Window
-from refine.raster import open_image, read_header
+from refine.raster import open_image, open_stored, read_header
 
 
 def refused(path: Path) -> str:
@@ -46,6 +46,33 @@ def test_a_truncated_file_is_an_error_whatever_its_kind(tmp_path: Path, name: st
     else:
         write_picture(path, pixels if name != "a16.png" else pixels.astype(np.uint16) * 257)
     refused(cut(path))
+
+
+@pytest.mark.parametrize(
+    "layout",
+    [{}, {"tiled": True, "blockxsize": 64, "blockysize": 64}, {"interleave": "band"}, {"interleave": "pixel"}],
+)
+def test_damaged_deflate_blocks_are_told_by_their_sums(tmp_path: Path, layout: dict[str, object]) -> None:
+    """GDAL reads most of them as another picture."""
+    path = write_tif(tmp_path / "a.tif", picture(300, 200), compress="deflate", **layout)
+    data, rng = path.read_bytes(), np.random.default_rng(0)
+    assert shown(path).shape == (300, 200, 3)
+    told = 0
+    for _ in range(20):
+        place, length = int(rng.integers(3000, len(data) - 3000)), int(rng.integers(1, 100))
+        changed = bytes(byte ^ 0x5A for byte in data[place : place + length])
+        path.write_bytes(data[:place] + changed + data[place + length :])
+        told += "cannot be read at row" in refused(path)
+    assert told == 20
+
+
+def test_a_damaged_mask_is_told_by_its_sums(tmp_path: Path) -> None:
+    path = write_tif(tmp_path / "a.tif", picture(300, 200)[:, :, 0], compress="deflate")
+    data = path.read_bytes()
+    place = len(data) // 2
+    path.write_bytes(data[:place] + bytes(byte ^ 0x5A for byte in data[place : place + 50]) + data[place + 50 :])
+    with pytest.raises(RasterError, match="a block is damaged"), open_stored(path) as raster:
+        list(raster.strips())
 
 
 def test_a_bmp_that_declares_more_rows_than_it_holds_is_refused_at_once(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from rasterio.windows import Window as RasterWindow
 
 from refine.errors import InputError
 from refine.geometry import RGB, BoolArray, Window
+from refine.raster.checksums import BlockSums
 from refine.raster.gdal import translated
 from refine.raster.layout import Layout, valid_pixels
 from refine.raster.scaling import PERCENTILES, Scaling, fixed_scaling, look_up, percentile_scaling
@@ -45,6 +46,7 @@ class PixelReader:
     layout: Layout
     has_invalid: bool
     scaling: Scaling | None = None  # None: 8 bit as it is
+    sums: BlockSums | None = None  # of the raster itself
 
     def read(self, window: Window) -> tuple[RGB, BoolArray | None]:
         """(h, w, 3) uint8 and (h, w) valid pixels, None if all are. Raises RasterError where the file is damaged."""
@@ -60,6 +62,8 @@ class PixelReader:
         options: dict[str, object] = {"window": place, "resampling": Resampling.nearest}
         bands = list(self.layout.bands)
         with translated(self.path, f"cannot be read at row {window.row}, column {window.col}"):
+            if self.sums is not None and shape is None:
+                self.sums.check(window, bands)
             values = self.dataset.read(bands, out_shape=(len(bands), height, width), **options)
             valid = valid_pixels(self.layout, values)
             if self.layout.has_mask_band:

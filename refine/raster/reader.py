@@ -19,6 +19,7 @@ import numpy as np
 from refine.block_means import block_mean
 from refine.cascade import serving_overview
 from refine.geometry import RGB, BoolArray, Window
+from refine.raster.checksums import BlockSums
 from refine.raster.gdal import gdal_environment, open_dataset, translated, without_georeference_warning
 from refine.raster.header import MAX_PIXELS, Header, header_of, overview_index
 from refine.raster.layout import read_layout
@@ -61,7 +62,7 @@ def open_image(
             header = header_of(dataset, path, max_pixels)
             layout, notes = read_layout(dataset, path, bands)
         header = replace(header, notes=(*header.notes, *notes))
-        reader = PixelReader(dataset, path, layout, header.has_invalid)
+        reader = PixelReader(dataset, path, layout, header.has_invalid, sums=BlockSums(dataset, path))
         reader.choose_scaling(value_range, percentiles)
         return RasterImage(header, reader, stack.pop_all(), level_bytes, directory)
 
@@ -194,7 +195,7 @@ class RasterImage:
             dataset = open_dataset(self.header.path, overview_index(self._reader.dataset, factor))
             # Not entered: that would begin rasterio's environment in this thread and end the closing thread's.
             self._resources.callback(dataset.close)
-            overview = self._overviews[factor] = replace(self._reader, dataset=dataset)
+            overview = self._overviews[factor] = replace(self._reader, dataset=dataset, sums=None)
         step = decimation // factor
         place = window.scale(step).clip(overview.dataset.height, overview.dataset.width)
         return block_mean(*overview.read(place), step)

@@ -15,6 +15,7 @@ from rasterio.io import DatasetReader
 from rasterio.windows import Window as RasterWindow
 
 from refine.geometry import Window
+from refine.raster.checksums import BlockSums
 from refine.raster.gdal import open_dataset, translated, without_georeference_warning
 from refine.raster.header import MAX_PIXELS, Header, header_of
 from refine.raster.layout import largest_of_few_bits, read_palette
@@ -32,6 +33,7 @@ class StoredRaster:
     largest: int | None  # of values with fewer than 8 bits
     nodata: float | None  # of band 1
     _dataset: DatasetReader
+    _sums: BlockSums
 
     def strips(self) -> Iterator[tuple[Window, NDArray[Any]]]:
         """All pixels, each once, in an order that the format likes: a window when upright, and its (h, w, bands).
@@ -48,6 +50,7 @@ class StoredRaster:
         """(h, w, bands) of a window of the raster as it lies in the file, not upright. Raises RasterError."""
         place = RasterWindow(window.col, window.row, window.width, window.height)
         with translated(self.header.path, f"cannot be read at row {window.row}"):
+            self._sums.check(window, range(1, self._dataset.count + 1))
             values: NDArray[Any] = self._dataset.read(window=place).transpose(1, 2, 0)
         return values
 
@@ -66,4 +69,5 @@ def open_stored(path: Path, *, max_pixels: int = MAX_PIXELS) -> Iterator[StoredR
             largest=None if palette is not None else largest_of_few_bits(dataset, 1),
             nodata=dataset.nodatavals[0],
             _dataset=dataset,
+            _sums=BlockSums(dataset, path),
         )
