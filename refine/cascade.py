@@ -19,9 +19,9 @@ PART_WINDOWS = 256
 
 PART_ROWS = 4
 
-FIRST_REACH = 8
-"""The first level is the one where the mask is wrong by about this many of its pixels. Two of them were tried first: a
-mask that was right to a part of an image pixel then passed through a level that could not hold that."""
+FIRST_REACH = 12
+"""The first level is the one where the mask is wrong by about this many of its pixels. With two of them, a mask that was
+right to a part of an image pixel passed through a level that could not hold that; two to twelve were measured."""
 
 LEFT_ERROR = 2.0
 """A level leaves the outline wrong by about this many of its own pixels."""

@@ -122,7 +122,7 @@ def test_a_perfect_mask_at_image_size_survives_the_cascade() -> None:
     rng = np.random.default_rng(5)
     mask = blobs(rng, 200, 180, soft=False)
     image = np.repeat(mask[:, :, None], 3, axis=2)  # the network pulls to the image, which is the mask
-    scene = Scene(image, mask, tile=48, overlap=16, reach=64.0, batch=4)
+    scene = Scene(image, mask, tile=48, overlap=16, reach=96.0, batch=4)
     rows, report = run(scene, scene.plan(), Sharpening())
     assert len(report.levels) == 3
     assert np.mean(rows != mask) < 0.02
@@ -204,7 +204,7 @@ def test_float_output_is_what_the_bytes_are_rounded_from() -> None:
 def test_progress_adds_up_to_the_report() -> None:
     rng = np.random.default_rng(7)
     image = rng.integers(0, 256, (150, 120, 3), dtype=np.uint8)
-    scene = Scene(image, blobs(rng, 20, 20, soft=False), tile=32, overlap=8, reach=32.0, batch=4)
+    scene = Scene(image, blobs(rng, 20, 20, soft=False), tile=32, overlap=8, reach=48.0, batch=4)
     told: list[list[int]] = []
 
     class Listening:

@@ -39,15 +39,15 @@ def test_levels_fall_to_the_image_in_steps_of_about_four(height: int, width: int
 
 
 @pytest.mark.parametrize(
-    ("reach", "decimations"), [(1, [1]), (11.9, [1]), (16, [2, 1]), (32, [4, 1]), (64, [8, 3, 1]), (512, [64, 16, 4, 1])]
+    ("reach", "decimations"), [(1, [1]), (17.9, [1]), (24, [2, 1]), (48, [4, 1]), (96, [8, 3, 1]), (768, [64, 16, 4, 1])]
 )
 def test_the_levels_of_common_reaches(reach: float, decimations: list[int]) -> None:
     assert [level.decimation for level in make_levels(4096, 4096, reach)] == decimations
 
 
 def test_a_level_after_the_first_is_wrong_by_two_pixels_of_the_one_before() -> None:
-    assert [level.reach for level in make_levels(4096, 4096, 512)] == [8, 8, 8, 8]
-    assert [level.reach for level in make_levels(4096, 4096, 20)] == [10, 4]
+    assert [level.reach for level in make_levels(4096, 4096, 768)] == [12, 8, 8, 8]
+    assert [level.reach for level in make_levels(4096, 4096, 30)] == [15, 4]
 
 
 @pytest.mark.parametrize(
@@ -99,7 +99,7 @@ def test_memory_grows_with_the_image_and_with_the_batch(height: int, width: int,
 
 
 def test_memory_follows_the_width_and_not_the_height() -> None:
-    low, high = plan_of(20_000, 20_000, reach=32.0), plan_of(2_000_000, 20_000, reach=32.0)
+    low, high = plan_of(20_000, 20_000, reach=48.0), plan_of(2_000_000, 20_000, reach=48.0)
     growing = high.planned_peak - low.planned_peak
     assert growing <= low.memory["corrections of levels"]  # which go to disk where they are many
     assert high.temporary["corrections"] > 0
@@ -152,13 +152,13 @@ def test_options_that_cannot_be_are_refused_by_name(options: dict[str, object], 
 
 
 def test_an_overview_serves_a_level_that_its_factor_divides() -> None:
-    plan = plan_of(8192, 8192, reach=512.0, overviews=(4, 8, 32))
+    plan = plan_of(8192, 8192, reach=768.0, overviews=(4, 8, 32))
     assert [(step.level.decimation, step.overview) for step in plan.levels] == [(64, 32), (16, 8), (4, 4), (1, None)]
     assert plan.temporary["image levels"] == 0
     # Where there are more, the one of which a level pixel averages some: what the reader takes.
-    plan = plan_of(8192, 8192, reach=512.0, overviews=(2, 4, 8, 16, 32, 64))
+    plan = plan_of(8192, 8192, reach=768.0, overviews=(2, 4, 8, 16, 32, 64))
     assert [step.overview for step in plan.levels] == [32, 8, 2, None]
-    assert plan_of(8192, 8192, reach=32.0).temporary["image levels"] == 2048 * 2048 * 3
+    assert plan_of(8192, 8192, reach=48.0).temporary["image levels"] == 2048 * 2048 * 3
 
 
 def test_only_a_given_mask_is_taken_as_hard_unseen() -> None:

@@ -74,7 +74,7 @@ def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def options(changing: Path) -> Settings:
-    return Settings(checkpoint=changing, tile=96, overlap=32, batch=8, device="cpu", reach=32.0)
+    return Settings(checkpoint=changing, tile=96, overlap=32, batch=8, device="cpu", reach=48.0)
 
 
 class Interrupting:
@@ -113,7 +113,7 @@ def start(folder: Path, changing: Path) -> Start:
 
     def started(*more: object) -> subprocess.Popen[str]:
         arguments = ["--image", folder / "scene.tif", "--mask", folder / "rough.png", "--out", folder / "out.tif"]
-        arguments += ["--checkpoint", changing, "--tile", 96, "--overlap", 32, "--batch", 1, "--reach", 32, "--device", "cpu", *more]
+        arguments += ["--checkpoint", changing, "--tile", 96, "--overlap", 32, "--batch", 1, "--reach", 48, "--device", "cpu", *more]
         call = [sys.executable, "-c", SMALL, *map(str, arguments)]
         return subprocess.Popen(
             call,
@@ -233,7 +233,7 @@ def rewritten(path: Path) -> None:
         (lambda folder: rewritten(folder / "rough.png"), r"changed: --mask\."),
         ({"tile": 112}, r"--tile \(was 96, is 112\)"),
         ({"overlap": 16}, r"--overlap \(was 32, is 16\)"),
-        ({"reach": 3.0}, r"--reach \(was 32\.0, is 3\.0\)"),
+        ({"reach": 3.0}, r"--reach \(was 48\.0, is 3\.0\)"),
         ({"select": "all"}, r"--select \(was boundary, is all\)"),
         ({"batch": 2}, r"--batch \(was 8, is 2\)"),
         ({"roi": (1, 2, 300, 200)}, r"--roi \(was none, is 1,2,300,200\)"),
@@ -293,7 +293,7 @@ def command(changing: Path, capsys: pytest.CaptureFixture[str]) -> Call:
 
     def call(folder: Path, *more: object) -> tuple[int, str, str]:
         given = ["--image", folder / "images", "--mask", folder / "masks", "--out", f"{folder}/results/"]
-        given += ["--checkpoint", changing, "--tile", 96, "--overlap", 32, "--batch", 8, "--reach", 32]
+        given += ["--checkpoint", changing, "--tile", 96, "--overlap", 32, "--batch", 8, "--reach", 48]
         given += ["--device", "cpu", *more]
         with pytest.raises(SystemExit) as ended:
             run(infer, name="infer.py", arguments=list(map(str, given)))
