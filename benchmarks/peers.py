@@ -3,12 +3,12 @@
     pip install -e ".[benchmarks]" && pip install --no-deps pytorch-toolbelt
     python benchmarks/peers.py --side 2048 --side 4096 --image car.jpg --truth car.png --out peers.json
 
-The image is a photograph whose mask is known, enlarged to `side` x `side`; the coarse mask is the truth averaged to
-336 px. Without `--image`, the repository's photograph with the mask that refine makes of it. Each way runs in a process
-of its own, in turn, `--rounds` times; seconds go from the files of image and mask to the file of the result, without
-imports and the loading of the network; the median counts. CPU seconds, of all threads, tell ways apart on a busy
-machine, and ratios are of those. Peaks are the operating system's, of the whole process. mBA and IoU are in percent, on
-a grid of at most 4096 px.
+The image is a photograph whose mask is known, enlarged to `side` x `side`; the coarse mask is what MOS_L_lite makes of it
+at 336 px. Without `--image`, the repository's photograph with the mask that refine makes of it. Each way runs in a
+process of its own, in turn, `--rounds` times; seconds go from the files of image and mask to the file of the result,
+without imports and, but for refine's CPU seconds, without the loading of the network; the median counts. CPU seconds, of
+all threads, tell ways apart on a busy machine, and ratios are of those. Peaks are the operating system's, of the whole
+process. mBA and IoU are in percent, on a grid of at most 4096 px.
 
 "monai as loaded" is the checkpoint's network in float32 as torch makes it, which is how MONAI is used; all others get
 the network that refine prepares: BatchNorm folded, channels last, bfloat16 where the CPU multiplies it.
@@ -34,10 +34,15 @@ from rasterio.transform import from_origin
 from rasterio.windows import Window
 from scenes import example_pair
 
+from refine.allocation import keep_freed_memory
+from refine.backends import load_coarse
+from refine.shipped import default_checkpoint
+
 MIB = 1 << 20
 COARSE_SIDE = 336
 SCORED_SIDE = 4096
 WAYS = ("refine boundary", "refine all", "monai", "monai as loaded", "toolbelt", "whole")
+ONNX = "refine boundary onnxruntime"
 WHOLE_PIXEL_BYTES = 800
 """What a whole-image call needs for each pixel; it is left out where main memory has less."""
 
@@ -45,7 +50,8 @@ WHOLE_PIXEL_BYTES = 800
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--side", type=int, action="append", help="pixels of the image's side, several times")
-    parser.add_argument("--ways", default=",".join(WAYS), help="which, with commas between")
+    parser.add_argument("--ways", default=",".join(WAYS), help=f"which, with commas between; also {ONNX!r}")
+    parser.add_argument("--checkpoint", type=Path, default=default_checkpoint("mos_h_lite"))
     parser.add_argument("--image", type=Path, help="a photograph")
     parser.add_argument("--truth", type=Path, help="its true mask")
     parser.add_argument("--tile", type=int, default=224)
@@ -79,7 +85,16 @@ def compare(folder: Path, side: int, options: argparse.Namespace) -> list[dict[s
     for _ in range(options.rounds):
         for way in ways:
             call = [sys.executable, __file__, "--tile", options.tile, "--overlap", options.overlap]
-            call += ["--run", way, side, folder / "image.tif", folder / "coarse.png", folder / f"{way}.tif"]
+            call += [
+                "--checkpoint",
+                options.checkpoint,
+                "--run",
+                way,
+                side,
+                folder / "image.tif",
+                folder / "coarse.png",
+                folder / f"{way}.tif",
+            ]
             found = run_measured([*map(str, call)])
             if found.code:
                 sys.exit(f"{way}: {found.err}")
@@ -88,11 +103,13 @@ def compare(folder: Path, side: int, options: argparse.Namespace) -> list[dict[s
     print(f"\n| {side} px | s | CPU s | times as fast as MONAI | peak MiB | mBA % | IoU % |")
     print("|---|---|---|---|---|---|---|")
     rows = []
-    for way in ways:
-        mask = read_reduced(folder / f"{way}.tif", len(scored))
+    start = cv2.resize(read(folder / "coarse.png", cv2.IMREAD_GRAYSCALE), scored.shape, interpolation=cv2.INTER_LINEAR)
+    middle = {"coarse mask": {}, **middle}
+    for way in middle:
+        mask = read_reduced(folder / f"{way}.tif", len(scored)) if way in ways else np.asarray(start, np.uint8)
         row: dict[str, Any] = {"way": way, "side": side}
         row |= {name: round(figure, 3 if "seconds" in name else 1) for name, figure in middle[way].items()}
-        if "monai" in middle:
+        if "monai" in middle and way in ways:
             row["times_monai"] = round(middle["monai"]["cpu_seconds"] / middle[way]["cpu_seconds"], 2)
         row["mba"] = round(100 * (mean_boundary_accuracy(mask, scored, bands=bands) or 0), 3)
         row["iou"] = round(100 * iou(mask, scored), 3)
@@ -104,12 +121,13 @@ def compare(folder: Path, side: int, options: argparse.Namespace) -> list[dict[s
 
 def run(way: str, side: int, options: argparse.Namespace, image: Path, coarse: Path, result: Path) -> dict[str, float]:
     """One way, in this process; what it took."""
+    keep_freed_memory()
     if way.startswith("refine"):
-        return run_refine(way.removeprefix("refine "), options, image, coarse, result)
+        return run_refine(way.removeprefix("refine "), side, options, image, coarse, result)
     from tilings import TILINGS, enlarge
 
-    reach = side / COARSE_SIDE
-    correct = as_loaded(reach) if way == "monai as loaded" else prepared(reach)
+    make = as_loaded if way == "monai as loaded" else prepared
+    correct = make(options.checkpoint, reach_of(side))
     tiling = TILINGS[way.split()[0]]
     small = np.zeros((options.tile, options.tile), np.float32)
     tiling(np.zeros((*small.shape, 3), np.uint8), small, correct, options.tile, options.overlap)  # imports, first calls
@@ -123,11 +141,23 @@ def run(way: str, side: int, options: argparse.Namespace, image: Path, coarse: P
     return {"seconds": perf_counter() - begun, "cpu_seconds": process_time() - cpu_begun}
 
 
-def run_refine(select: str, options: argparse.Namespace, image: Path, coarse: Path, result: Path) -> dict[str, float]:
+def run_refine(
+    way: str, side: int, options: argparse.Namespace, image: Path, coarse: Path, result: Path
+) -> dict[str, float]:
     """refine; CPU seconds include that it loads its network again, half a second."""
     from refine.api import Settings, refine_raster
 
-    settings = Settings(tile=options.tile, overlap=options.overlap, select=select, device="cpu", overwrite=True)
+    select, backend = (*way.split(), "torch")[:2]
+    settings = Settings(
+        tile=options.tile,
+        overlap=options.overlap,
+        reach=reach_of(side),
+        select=select,
+        backend=backend,
+        checkpoint=options.checkpoint,
+        device="cpu",
+        overwrite=True,
+    )
     refine_raster(coarse, result, coarse, settings=settings)  # imports, first calls
     cpu_begun = process_time()
     report = refine_raster(image, result, coarse, settings=settings)
@@ -137,12 +167,16 @@ def run_refine(select: str, options: argparse.Namespace, image: Path, coarse: Pa
     }
 
 
-def prepared(reach: float) -> Any:
+def reach_of(side: int) -> float:
+    """As refine takes it for a network's output: two pixels of the coarse mask."""
+    return 2 * side / COARSE_SIDE
+
+
+def prepared(checkpoint: Path, reach: float) -> Any:
     """The network as refine prepares it."""
     from refine.backends.torch_backend import TorchRefiner
-    from refine.shipped import default_checkpoint
 
-    refiner = TorchRefiner.load(default_checkpoint("mos_h_lite"), device="cpu")
+    refiner = TorchRefiner.load(checkpoint, device="cpu")
 
     def correct(windows: Any, masks: Any) -> Any:
         return refiner.correct(windows, masks, reach)
@@ -150,14 +184,13 @@ def prepared(reach: float) -> Any:
     return correct
 
 
-def as_loaded(reach: float) -> Any:
+def as_loaded(checkpoint: Path, reach: float) -> Any:
     """The network as the checkpoint gives it, in float32."""
     import torch
 
     from refine.models.checkpoint import load_model
-    from refine.shipped import default_checkpoint
 
-    model, metadata = load_model(default_checkpoint("mos_h_lite"), expect="refiner")
+    model, metadata = load_model(checkpoint, expect="refiner")
     model.eval()
 
     @torch.no_grad()
@@ -181,7 +214,9 @@ def make_files(folder: Path, side: int, photograph: Path, truth: Path) -> NDArra
     scored = min(side, SCORED_SIDE)
     enlarged = cv2.resize(mask, (scored, scored), interpolation=cv2.INTER_CUBIC)
     exact: NDArray[np.uint8] = np.where(enlarged >= 128, 255, 0).astype(np.uint8)
-    cv2.imwrite(str(folder / "coarse.png"), cv2.resize(exact, (COARSE_SIDE,) * 2, interpolation=cv2.INTER_AREA))
+    small = np.asarray(cv2.resize(pixels, (COARSE_SIDE,) * 2, interpolation=cv2.INTER_AREA), np.uint8)
+    made = load_coarse(default_checkpoint("mos_l_lite"), device="cpu")(small)
+    cv2.imwrite(str(folder / "coarse.png"), np.floor(255 * made + 0.5).astype(np.uint8))
     write(folder / "image.tif", np.asarray(cv2.resize(pixels, (side, side), interpolation=cv2.INTER_CUBIC), np.uint8))
     return exact
 
