@@ -126,13 +126,15 @@ def test_every_config_is_whole_and_supervises_outputs_that_its_network_has(path:
 
 def test_u2netp_trains_from_the_command_s_config_to_a_checkpoint_that_runs(tmp_path: Path) -> None:
     data = write_pairs(tmp_path / "data")
-    assert run_training(network_config(data, "u2netp"), tmp_path / "run", device="cpu", precision="fp32", workers=0)
+    small = {"architecture": "u2netp", "size": 32}
+    config = network_config(data, "u2netp", model=small)
+    assert run_training(config, tmp_path / "run", device="cpu", precision="fp32", workers=0)
     entries = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
     assert not [entry for entry in entries if not np.isfinite(entry.get("loss", 0.0))]
     network, metadata = load_model(tmp_path / "run" / "last.safetensors", expect="coarse")
     assert metadata.architecture == "u2netp"
-    assert (metadata.preprocessing.height, metadata.preprocessing.white) == (64, "255")
-    assert network(torch.zeros(1, 3, 64, 64))["final"].shape == (1, 1, 64, 64)
+    assert (metadata.preprocessing.height, metadata.preprocessing.white) == (32, "255")
+    assert network(torch.zeros(1, 3, 32, 32))["final"].shape == (1, 1, 32, 32)
 
 
 def test_the_hybrid_loss_sums_three_terms_of_eight_outputs() -> None:
