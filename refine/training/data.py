@@ -118,7 +118,12 @@ class Stored(Sequence[Pair]):
     def __getitem__(self, index: slice) -> Stored: ...
 
     def __getitem__(self, index: int | slice) -> Pair | Stored:
-        return Stored(self.pairs[index]) if isinstance(index, slice) else self.pairs[index].decode()
+        if isinstance(index, slice):
+            return Stored(self.pairs[index])
+        try:
+            return self.pairs[index].decode()
+        except _Unusable as error:
+            raise InputError(str(error)) from None  # a class that the loader's workers can hand on
 
 
 class CutOutPairs(Sequence[Pair]):

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from refine.errors import RefineError
+from refine.errors import InputError, RefineError
 from refine.models.blocks import coarse_logit
 from refine.models.preprocessing import Preprocessing
 from refine.training import processes
@@ -232,7 +232,17 @@ def batches(samples: Dataset[Sample], schedule: Schedule, machine: Machine, firs
         generator=torch.Generator(),
         worker_init_fn=_leave_signals_to_the_loop,
     )
-    return iter(loader)
+    try:
+        yield from loader
+    except InputError as error:
+        # A worker's error comes with its traceback; what it has to say is the last line.
+        raise InputError(f"{_said(error)}; the last state is whole, mend the file and go on with --resume") from None
+
+
+def _said(error: InputError) -> str:
+    """The message alone, which ends a worker's traceback after the name of the class."""
+    text = str(error).strip()
+    return text.splitlines()[-1].partition("Error: ")[2] if "Original Traceback" in text else text
 
 
 def _leave_signals_to_the_loop(_worker: int) -> None:

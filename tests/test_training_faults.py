@@ -1,0 +1,119 @@
+"""What goes wrong while training: one clear line, and the last state is whole and goes on."""
+
+from __future__ import annotations
+
+import multiprocessing
+import resource
+import signal
+from collections.abc import Callable, Iterator
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import pytest
+import torch
+from training_data import small_config, tiny_network, write_pairs
+
+from refine.errors import CheckpointError, InputError
+from refine.training.config import TrainingConfig, parse_config
+from refine.training.run import NEWEST, run_training
+from refine.training.state import read_state, states
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def config_of(root: Path, *, steps: int = 6, **data: object) -> TrainingConfig:
+    """A state every other step."""
+    pairs = root / "pairs"
+    raw = small_config(
+        pairs if pairs.exists() else write_pairs(pairs),
+        model=tiny_network("mos_h_lite", 64),
+        checkpoint={"every": 2, "log_every": 1},
+        schedule={"steps": steps, "batch": 2, "warmup_steps": 2},
+    )
+    raw["data"] = [{"name": "shapes", "path": str(pairs), **data}]
+    return parse_config(raw, "test")
+
+
+def train_here(
+    config: TrainingConfig,
+    run: Path,
+    *,
+    workers: int = 0,
+    resume: Path | None = None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> bool:
+    return run_training(
+        config, run, device="cpu", precision="fp32", workers=workers, resume=resume, should_stop=should_stop
+    )
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_image_that_breaks_in_the_middle_is_named_and_training_goes_on_afterwards(
+    tmp_path: Path, workers: int
+) -> None:
+    config, run = config_of(tmp_path, steps=40, in_memory=False), tmp_path / "run"
+    broken = tmp_path / "pairs" / "shapes" / "01.jpg"
+    whole = broken.read_bytes()
+
+    def break_it() -> bool:
+        """Called after every step; from the third on the image is cut."""
+        if states(run):
+            broken.write_bytes(whole[:10])
+        return False
+
+    with pytest.raises(InputError) as stopped:
+        train_here(config, run, workers=workers, should_stop=break_it)
+    assert str(stopped.value) == (
+        "shapes/01: the image does not decode; the last state is whole, mend the file and go on with --resume"
+    )
+    broken.write_bytes(whole)
+    (newest, *_) = states(run)
+    step = read_state(newest)[1].step
+    asked = iter([False, True])
+    assert not train_here(config, run, workers=workers, resume=NEWEST, should_stop=lambda: next(asked))
+    assert read_state(states(run)[0])[1].step == step + 2
+
+
+def test_a_full_disk_leaves_the_last_state_whole(tmp_path: Path) -> None:
+    """Files may grow to one byte less than a state has."""
+    config, run = config_of(tmp_path), tmp_path / "run"
+    asked = iter([False, True])
+    assert not train_here(config, run, should_stop=lambda: next(asked))
+    (kept,) = states(run)
+    before = kept.read_bytes()
+
+    here, there = multiprocessing.Pipe(duplex=False)
+    child = multiprocessing.get_context("fork").Process(target=_on_a_full_disk, args=(config, run, len(before), there))
+    child.start()
+    child.join(timeout=120)
+    message = here.recv()
+    here.close()
+    there.close()
+    assert "the state was not saved" in message
+    assert message.endswith("the one before it is whole")
+    assert states(run) == [kept]
+    assert kept.read_bytes() == before
+    assert not list(run.glob(".*.part"))
+    assert train_here(config, run, resume=NEWEST)
+    assert states(run)[0].name == "state-00000006.safetensors"
+
+
+def _on_a_full_disk(config: TrainingConfig, run: Path, size: int, answer: Connection) -> None:
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # so that writing fails with an error instead
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size - 1, size - 1))
+    try:
+        train_here(config, run, resume=NEWEST)
+    except CheckpointError as error:
+        answer.send(str(error))
+
+
+def test_a_missing_set_is_named_before_anything_is_written(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"data\.shapes: layout duts needs the folder"):
+        train_here(config_of(tmp_path, layout="duts"), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
