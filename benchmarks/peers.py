@@ -3,12 +3,12 @@
     pip install -e ".[benchmarks]" && pip install --no-deps pytorch-toolbelt
     python benchmarks/peers.py --side 2048 --side 4096 --image car.jpg --truth car.png --out peers.json
 
-The image is a photograph whose mask is known, enlarged to `side` x `side`; the coarse mask is what MOS_L_lite makes of it
-at 336 px. Without `--image`, the repository's photograph with the mask that refine makes of it. Each way runs in a
+The image is a photograph whose mask is known, enlarged to `side` x `side`; the coarse mask is what MOS_L_lite makes of
+it at 336 px. Without `--image`, the repository's photograph with the mask that refine makes of it. Each way runs in a
 process of its own, in turn, `--rounds` times; seconds go from the files of image and mask to the file of the result,
-without imports and, but for refine's CPU seconds, without the loading of the network; the median counts. CPU seconds, of
-all threads, tell ways apart on a busy machine, and ratios are of those. Peaks are the operating system's, of the whole
-process. mBA and IoU are in percent, on a grid of at most 4096 px.
+without imports and, but for refine's CPU seconds, without the loading of the network; the median counts. CPU seconds,
+of all threads, tell ways apart on a busy machine, and ratios are of those. Peaks are the operating system's, of the
+whole process. mBA and IoU are in percent, on a grid of at most 4096 px.
 
 "monai as loaded" is the checkpoint's network in float32 as torch makes it, which is how MONAI is used; all others get
 the network that refine prepares: BatchNorm folded, channels last, bfloat16 where the CPU multiplies it.
