@@ -23,7 +23,7 @@ NAMED = 3
 """Names that are given of a kind."""
 
 
-def mask_problem(mask: NDArray[Any], *, binary: bool) -> str | None:
+def mask_problem(mask: NDArray[Any], *, binary: bool, may_be_empty: bool) -> str | None:
     """What is wrong with a decoded mask (H, W) or (H, W, 3) uint8; None if nothing is."""
     if mask.ndim == 3:
         if (mask.max(axis=2).astype(int) - mask.min(axis=2) > 16).mean() > 0.01:
@@ -34,7 +34,7 @@ def mask_problem(mask: NDArray[Any], *, binary: bool) -> str | None:
         return "a photograph is given as mask"
     if binary and between > MOST_BETWEEN:
         return "the mask is not binary"
-    if not (mask >= 128).any():
+    if not may_be_empty and not (mask >= 128).any():
         return "the mask is empty"
     return None
 

@@ -42,7 +42,9 @@ class Data(Section):
     backgrounds: str = Field("", description="layout cutouts: a folder; cut-outs are in `path`/images, `path`/masks")
     positions: Literal["random", "grid"] = Field("random", description="layout cutouts: grid: 20 places, half the size")
     side: int = Field(0, ge=0, description="layout cutouts: backgrounds become squares of this side; 0: as they are")
-    truth: Literal["soft", "binary"] | None = Field(None, description="whether greys are wrong; else layout sets: soft")
+    truth: Literal["soft", "binary"] | None = Field(
+        None, description="binary: greys are wrong; none: layout sets takes all"
+    )
     least_share: Share = Field(0.01, description="layouts coco and voc: smaller objects are passed over")
     bad_share: Share = Field(0.0, description="share of pairs that may be unusable and are left out; more is an error")
     in_memory: bool = Field(True, description="false: pairs are decoded when drawn, for sets that memory cannot hold")

@@ -230,7 +230,8 @@ def _usable(section: Data, is_wanted: Callable[[Key], bool]) -> tuple[Sequence[P
     predictions = _predictions(section)
     entries = [entry for entry in find_entries(section) if is_wanted(entry.key)]
     stored = [StoredPair(e, tuple(predictions.get(e.key, ())), e.key[0] in section.exact) for e in entries]
-    binary = section.layout != "sets" if section.truth is None else section.truth == "binary"
+    as_before = section.layout == "sets" and section.truth is None  # packs of ours may hold images of nothing
+    binary = not as_before and section.truth != "soft"
     problems: dict[str, list[str]] = {}
     held: list[Pair] = []
     kept: list[StoredPair] = []
@@ -240,7 +241,7 @@ def _usable(section: Data, is_wanted: Callable[[Key], bool]) -> tuple[Sequence[P
                 decoded = pair.decode()
             else:
                 pair.check()
-            problem = mask_problem(pair.mask(), binary=binary)
+            problem = mask_problem(pair.mask(), binary=binary, may_be_empty=as_before)
             if problem is not None:
                 raise _Unusable(pair.entry.key, problem)
         except _Unusable as error:
