@@ -20,7 +20,8 @@ class EvenSame(nn.Module):
     """TensorFlow's "SAME" of stride 2, which pads one pixel more on the right and below, for sides that are even.
 
     A kernel with a row and a column of zeros before its own sees one pixel more on the left and above, and then the
-    padding is the same on all sides, which every convolution does by itself. Odd sides take the old way.
+    padding is the same on all sides, which every convolution does by itself. Odd sides take the old way. A kernel of one
+    pixel is never padded and has no place here.
     """
 
     def __init__(self, same: nn.Conv2d) -> None:
@@ -45,4 +46,4 @@ def _can_be_replaced(module: nn.Module) -> bool:
         return False
     side = module.kernel_size[0]
     is_plain = module.stride == (2, 2) and module.dilation == (1, 1) and module.padding_mode == "zeros"
-    return is_plain and module.kernel_size == (side, side) and side % 2 == 1
+    return is_plain and module.kernel_size == (side, side) and side % 2 == 1 and side > 1
