@@ -20,8 +20,8 @@ PART_WINDOWS = 256
 PART_ROWS = 4
 
 FIRST_REACH = 12
-"""The first level is the one where the mask is wrong by about this many of its pixels. With two of them, a mask that was
-right to a part of an image pixel passed through a level that could not hold that; two to twelve were measured."""
+"""The first level is the one where the mask is wrong by about this many of its pixels. With two of them, a mask that
+was right to a part of an image pixel passed through a level that could not hold that; two to twelve were measured."""
 
 LEFT_ERROR = 2.0
 """A level leaves the outline wrong by about this many of its own pixels."""

@@ -52,7 +52,8 @@ class Flipped:
         for view, back in zip(VIEWS[: self._flips], _BACK, strict=False):
             correction = self._refiner(np.ascontiguousarray(view(image)), np.ascontiguousarray(view(coarse)), reach)
             total += back(correction)
-        return total / np.float32(self._flips)
+        mean: Mask = total / np.float32(self._flips)
+        return mean
 
 
 def flipped(refiner: Refiner, flips: int) -> Refiner:

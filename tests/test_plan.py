@@ -39,7 +39,8 @@ def test_levels_fall_to_the_image_in_steps_of_about_four(height: int, width: int
 
 
 @pytest.mark.parametrize(
-    ("reach", "decimations"), [(1, [1]), (17.9, [1]), (24, [2, 1]), (48, [4, 1]), (96, [8, 3, 1]), (768, [64, 16, 4, 1])]
+    ("reach", "decimations"),
+    [(1, [1]), (17.9, [1]), (24, [2, 1]), (48, [4, 1]), (96, [8, 3, 1]), (768, [64, 16, 4, 1])],
 )
 def test_the_levels_of_common_reaches(reach: float, decimations: list[int]) -> None:
     assert [level.decimation for level in make_levels(4096, 4096, reach)] == decimations

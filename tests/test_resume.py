@@ -113,7 +113,8 @@ def start(folder: Path, changing: Path) -> Start:
 
     def started(*more: object) -> subprocess.Popen[str]:
         arguments = ["--image", folder / "scene.tif", "--mask", folder / "rough.png", "--out", folder / "out.tif"]
-        arguments += ["--checkpoint", changing, "--tile", 96, "--overlap", 32, "--batch", 1, "--reach", 48, "--device", "cpu", *more]
+        arguments += ["--checkpoint", changing, "--tile", 96, "--overlap", 32, "--batch", 1]
+        arguments += ["--reach", 48, "--device", "cpu", *more]
         call = [sys.executable, "-c", SMALL, *map(str, arguments)]
         return subprocess.Popen(
             call,

@@ -20,8 +20,8 @@ class EvenSame(nn.Module):
     """TensorFlow's "SAME" of stride 2, which pads one pixel more on the right and below, for sides that are even.
 
     A kernel with a row and a column of zeros before its own sees one pixel more on the left and above, and then the
-    padding is the same on all sides, which every convolution does by itself. Odd sides take the old way. A kernel of one
-    pixel is never padded and has no place here.
+    padding is the same on all sides, which every convolution does by itself. Odd sides take the old way. Single pixels
+    are never padded, and have no place here.
     """
 
     def __init__(self, same: nn.Conv2d) -> None:
