@@ -32,7 +32,7 @@ from refine.shipped import default_checkpoint
 from refine.sources import ArrayImage
 
 OVERLAPS = (0, 16, 32, 64, 96)
-REACH_FACTORS = (0.5, 2.0)
+REACH_FACTORS = (0.5, 2.0, 4.0)
 COARSE_PIXELS = 2
 """How far a network's mask may be wrong, in its own pixels: the default of a run."""
 
