@@ -36,6 +36,9 @@ from refine.training.schedules import Gains, learning_rate_share
 from refine.training.shown import network_input
 from refine.training.state import Progress, save_state
 
+WORKERS_OUTLIVE_SECONDS = 20
+"""For so long the workers go on after SIGTERM, which is time for the loop to finish its step and save."""
+
 Validator = Callable[[nn.Module, int], dict[str, float]]
 """Scores the averaged weights at a step, on whole images; the figure under "score" is the one that picks the best."""
 
@@ -234,9 +237,10 @@ def batches(samples: Dataset[Sample], schedule: Schedule, machine: Machine, firs
     )
     try:
         yield from loader
+        return
     except InputError as error:
-        # A worker's error comes with its traceback; what it has to say is the last line.
-        raise InputError(f"{_said(error)}; the last state is whole, mend the file and go on with --resume") from None
+        said = _said(error)  # a worker's error comes with its traceback; what it has to say is the last line
+    raise InputError(f"{said}; the last state is whole, mend the file and go on with --resume")
 
 
 def _said(error: InputError) -> str:
@@ -246,9 +250,12 @@ def _said(error: InputError) -> str:
 
 
 def _leave_signals_to_the_loop(_worker: int) -> None:
-    """A signal to the whole process group must not kill the workers before the loop has saved its state."""
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, signal.SIG_IGN)
+    """A signal to the whole process group must not kill the workers before the loop has saved its state.
+
+    Told to end it does so in the end: Python waits for its workers when it leaves, whatever became of them.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: signal.alarm(WORKERS_OUTLIVE_SECONDS))
 
 
 def dump(config: TrainingConfig) -> dict[str, object]:
