@@ -90,6 +90,12 @@ class RunFolder:
                 self._remove(keep=lambda path: path.name in (_LOCK, _RUN) or path.match(_PARTS))
             else:
                 self._clear()
+        except KeyboardInterrupt:  # no `with` block is there yet to clean up
+            with suppress(InputError, OSError):
+                if self._lock < 0:
+                    self._lock = self._acquire()
+                self.__exit__(None, None, None)
+            raise
         except OSError as error:
             if isinstance(error, RasterError):
                 raise
@@ -168,15 +174,19 @@ class RunFolder:
                 if not self.path.parent.is_dir():
                     raise
                 continue  # the folder was removed by whoever had it
-            if not _lock(descriptor):
-                holder = os.read(descriptor, 200).decode(errors="replace").strip() if os.name != "nt" else "unknown"
+            try:
+                if not _lock(descriptor):
+                    holder = os.read(descriptor, 200).decode(errors="replace").strip() if os.name != "nt" else "unknown"
+                    os.close(descriptor)
+                    raise InputError(f"{self._out}: another process is making it ({holder}); wait for it, or stop it")
+                with suppress(FileNotFoundError):
+                    if os.path.samestat(os.fstat(descriptor), path.stat()):
+                        os.truncate(descriptor, 0)
+                        os.write(descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
+                        return descriptor
+            except KeyboardInterrupt:
                 os.close(descriptor)
-                raise InputError(f"{self._out}: another process is making it ({holder}); wait for it, or stop it")
-            with suppress(FileNotFoundError):
-                if os.path.samestat(os.fstat(descriptor), path.stat()):
-                    os.truncate(descriptor, 0)
-                    os.write(descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
-                    return descriptor
+                raise
             os.close(descriptor)
 
 

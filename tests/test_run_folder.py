@@ -182,3 +182,26 @@ def test_a_fingerprint_sees_size_time_both_ends_and_every_file(tmp_path: Path) -
     assert len(found) == 7
     with pytest.raises(RasterError, match="cannot be read"):
         fingerprint([tmp_path / "missing"])
+
+
+@pytest.mark.parametrize("moment", ["_acquire", "_clear"])
+def test_an_interruption_on_the_way_in_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    """There is no `with` block yet that would clean up."""
+    whole = getattr(RunFolder, moment)
+    calls = []
+
+    def interrupted_once(folder: RunFolder) -> object:
+        done = whole(folder)
+        calls.append(moment)
+        if len(calls) == 1:
+            if moment == "_acquire":
+                os.close(done)
+            raise KeyboardInterrupt
+        return done
+
+    monkeypatch.setattr(RunFolder, moment, interrupted_once)
+    with pytest.raises(KeyboardInterrupt), RunFolder(tmp_path / "out.tif"):
+        pass
+    assert not list(tmp_path.iterdir())
