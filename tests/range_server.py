@@ -45,7 +45,8 @@ class Handler(BaseHTTPRequestHandler):
         return self._send(206, content[start:stop], headers)
 
     def _send(self, status: int, content: bytes, headers: dict[str, str]) -> None:
-        print(self.command, self.path, self.headers.get("Range"), status, file=sys.stderr, flush=True)
+        # One write a line: print() writes word by word, and the lines of two threads would mix.
+        sys.stderr.write(f"{self.command} {self.path} {self.headers.get('Range')} {status}\n")
         self.send_response(status)
         for name, value in {**headers, "Content-Length": str(len(content))}.items():
             self.send_header(name, value)

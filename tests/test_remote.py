@@ -36,7 +36,8 @@ class Server:
 
     def requests(self) -> list[list[str]]:
         """Method, path, range and status of all that was asked."""
-        return [line.split() for line in self._log.read_text().splitlines()]
+        finished = self._log.read_text().rpartition("\n")[0]
+        return [line.split() for line in finished.splitlines()]
 
     def fetched(self) -> int:
         """Bytes that were sent in ranges."""
