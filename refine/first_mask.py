@@ -25,7 +25,7 @@ class MaskFacts:
     width: int
     is_network_output: bool
     is_hard: bool | None = None  # None: only its pixels tell
-    ramp: float | None = None  # measured, of a soft mask of the image's size
+    ramp: float | None = None  # measured, of a soft mask, in its pixels
     kept_bytes: int = 0  # of a file's mask once it is read, in memory or, above MASK_BYTES, on disk
     reading_bytes: int = 0  # of memory, while it is read
 
@@ -43,14 +43,9 @@ def facts_of_file(path: Path, image_size: tuple[int, int], align: Align, *, max_
     )
 
 
-def facts_of_mask(mask: MaskSource, image_size: tuple[int, int]) -> MaskFacts:
-    """From a mask that can be read; the blur of a soft one at the image's size is measured."""
-    is_at_image_size = mask.height >= image_size[0] - 1 and mask.width >= image_size[1] - 1
-    ramp = None
-    if is_at_image_size and not mask.is_hard:
-        measured = measure_ramp(mask)
-        # In pixels of the image, which may have fewer than the mask.
-        ramp = None if measured is None else measured * image_size[0] / mask.height
+def facts_of_mask(mask: MaskSource) -> MaskFacts:
+    """From a mask that can be read; the blur of a soft one is measured."""
+    ramp = None if mask.is_hard else measure_ramp(mask)
     return MaskFacts(mask.height, mask.width, is_network_output=False, is_hard=mask.is_hard, ramp=ramp)
 
 

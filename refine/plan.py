@@ -11,7 +11,7 @@ from itertools import product
 from math import ceil
 from typing import Literal
 
-from refine.cascade import LevelPlan, choose_reach, is_smaller, make_levels, plan_levels
+from refine.cascade import LevelPlan, choose_reach, make_levels, plan_levels
 from refine.errors import InputError, MemoryBudgetError
 from refine.geometry import Window
 from refine.memory import BASELINE_BYTES, LITE_COST, MIB, NetworkCost, raster_cache_bytes, sweep_memory
@@ -114,7 +114,7 @@ def make_plan(
 ) -> Plan:
     """The plan of refining a (mask_height, mask_width) mask over the extent of a (height, width) image.
 
-    `mask_ramp` is what `measure_ramp` found, for a soft mask of the image's size; `block_height`, `bands`,
+    `mask_ramp` is what `measure_ramp` found of a soft mask, in its pixels; `block_height`, `bands`,
     `sample_bytes` and `overviews` (factors) describe the file; `stride` and `cost` are the network's. If at least
     `journalled_pixels` are swept at full size, finished parts are kept on disk (None: never). Look-ahead, levels in
     memory and an automatic batch (None) shrink to fit `budget_bytes`; the values of the result never depend on it, but
@@ -129,9 +129,8 @@ def make_plan(
         reach = choose_reach(
             height, width, mask_height, mask_width, is_network_output=mask_is_network_output, ramp=mask_ramp
         )
-        is_given_at_image_size = not mask_is_network_output and not is_smaller(height, width, mask_height, mask_width)
-        if is_given_at_image_size and mask_ramp is None and is_hard is None:
-            notes.append(f"a mask of the image's size is taken as hard, wrong by {reach:g} px; no pixel was read")
+        if not mask_is_network_output and mask_ramp is None and is_hard is None:
+            notes.append(f"the mask is taken as hard, wrong by {reach:g} px; a run measures the ramps of a soft one")
     steps = plan_levels(make_levels(height, width, reach), height, tile, overlap, roi, overviews)
     swept = (steps[-1].rows[1] - steps[-1].rows[0]) * width
     is_journalled = journalled_pixels is not None and swept >= journalled_pixels

@@ -119,6 +119,38 @@ def test_composites_are_exact_where_the_picture_changes(folder: Path) -> None:
     assert any(0.02 < float(((item["truth"] > 0.1) & (item["truth"] < 0.9)).float().mean()) < 0.5 for item in made)
 
 
+@pytest.mark.parametrize("kind", ["lines", "roofs"])
+def test_drawn_windows_come_with_their_share(folder: Path, kind: str) -> None:
+    """They are no window of a pair: a coarse mask that is exact is drawn for them as for any other."""
+    plain = windows(folder, perturb={"kinds": {"exact": 1.0}})
+    drawn = windows(folder, perturb={"kinds": {"exact": 1.0}}, augment={kind: 1.0})
+    for i in range(4):
+        item, again = drawn[i], drawn[i]
+        assert item.keys() == plain[i].keys()
+        assert torch.equal(item["image"], again["image"])
+        assert bool(item["trusted"].all())
+        assert torch.equal(item["coarse"], item["truth"])
+        assert not torch.equal(item["truth"], plain[i]["truth"])
+
+
+def test_a_networks_mask_is_told_a_larger_reach_than_a_reduced_truth(folder: Path, tmp_path: Path) -> None:
+    reaches = []
+    for name, sigma in (("reduced", 0.0), ("soft", 1.5)):
+        stored = tmp_path / name / "shapes"
+        stored.mkdir(parents=True)
+        for mask in sorted((folder / "shapes").glob("*.png")):
+            plane = cv2.imread(str(mask), cv2.IMREAD_GRAYSCALE)
+            assert plane is not None
+            small = cv2.resize(plane, (48, 48), interpolation=cv2.INTER_AREA)
+            cv2.imwrite(str(stored / mask.name), cv2.GaussianBlur(small, (0, 0), sigma) if sigma else small)
+        config = small_config(folder, perturb={"kinds": {"model": 1.0}, "hard": 0.0}, augment={"whole": 0.0})
+        config["data"] = [{"name": "shapes", "path": str(folder), "predictions": [str(stored.parent)]}]
+        parsed = parse_config(config, "test")
+        samples = WindowSamples(load_pairs(parsed.data, frozenset()), parsed, first_late=10**9)
+        reaches.append(np.array([float(samples[i]["reach"]) for i in range(12)]))
+    assert np.median(reaches[1] / reaches[0]) > 1.5
+
+
 def test_predictions_of_other_networks_serve_as_coarse_masks(folder: Path, tmp_path: Path) -> None:
     """Stored small; in the window they lie where the truth lies, and the reach told is one to two of their pixels."""
     stored = tmp_path / "predictions" / "shapes"

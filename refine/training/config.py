@@ -83,6 +83,8 @@ class Augment(Section):
     whole: float = Field(0.15, ge=0, le=1, description="share of windows that hold the whole image")
     near_contour: float = Field(0.85, ge=0, le=1, description="share of windows centred within 64 px of an outline")
     composite: float = Field(0.0, ge=0, le=1, description="share of windows made of a cut-out on another photograph")
+    lines: Share = Field(0.0, description="share of windows with thin structures drawn over a photograph")
+    roofs: Share = Field(0.0, description="share of windows with drawn roofs seen from above")
     inexact_scale: float = Field(
         4.0, gt=0, description="windows of sets that are not exact are enlarged no further; composites take the place"
     )

@@ -15,11 +15,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from refine.cascade import reach_of_small
+from refine.softness import measure_ramp
+from refine.sources import ArrayMask
 from refine.training.augment import Number, flip_and_turn, photometric, soften_as_enlarged, turn
 from refine.training.composites import cut_inside, is_visible, lay_over, same_shape
 from refine.training.config import Augment, TrainingConfig
 from refine.training.data import Pair, Pairs
 from refine.training.distort import bend, blur_patches, random_part
+from refine.training.drawn import roofs, thin_structures
 from refine.training.perturb import draw_kind, perturb, reduced, stated_reach
 
 MARGIN = 32
@@ -81,7 +85,7 @@ class WindowSamples(Dataset[Sample]):
             crop = self._crop(pair, place, rng)
             coarse, reach = self._predicted(pair, prediction, place, rng)
         else:
-            crop = self._composite_or_crop(pair, place, rng)
+            crop = self._drawn(rng) or self._composite_or_crop(pair, place, rng)
             options = self.config.perturb
             coarse, reach = perturb(crop.truth, kind, rng, reduce_max=options.reduce_max, hard_share=options.hard)
         # Only a mask that is exact is ever called right to a pixel.
@@ -102,6 +106,19 @@ class WindowSamples(Dataset[Sample]):
         made = self._composite(pair, place, rng) if rng.random() < share else None
         return made or self._crop(pair, self._near_enough(pair, place), rng)
 
+    def _drawn(self, rng: Generator) -> Crop | None:
+        """A window that is drawn, with the config's shares; None for the others."""
+        augment, side = self.config.augment, self.size + 2 * MARGIN
+        chance = rng.random()
+        if chance < augment.roofs:
+            image, alpha = roofs(side, self._anywhere(rng), rng)
+        elif chance < augment.roofs + augment.lines:
+            alpha = thin_structures(side, rng)
+            image = lay_over(self._anywhere(rng), self._anywhere(rng), alpha, rng)
+        else:
+            return None
+        return Crop(photometric(image, augment, rng), alpha, np.ones_like(alpha, dtype=np.bool_))
+
     def _near_enough(self, pair: Pair, place: Place) -> Place:
         """The place, no closer than the pair's truth allows."""
         return place if pair.is_exact else replace(place, scale=min(place.scale, self.config.augment.inexact_scale))
@@ -117,7 +134,7 @@ class WindowSamples(Dataset[Sample]):
         seeds = rng.integers(2**63, size=1)
         inner = self._crop(pair, place, np.random.default_rng(seeds))
         outer = self._crop(pair, replace(place, scale=place.scale / factor), np.random.default_rng(seeds))
-        coarse, reach = reduced(outer.truth, rng, 4.0)  # what a first level sees
+        coarse, reach = reduced(outer.truth, rng, self.config.perturb.reduce_max)
         return {
             **_as_tensors(_without_margin(inner)),
             "coarse": torch.zeros(self.size, self.size),
@@ -140,7 +157,7 @@ class WindowSamples(Dataset[Sample]):
     def _predicted(
         self, pair: Pair, prediction: NDArray[np.uint8], place: Place, rng: Generator
     ) -> tuple[NDArray[np.float32], float]:
-        """The prediction in the window, and its reach: one to two of its own pixels, as the engine takes it."""
+        """The prediction in the window, and its reach, as the engine takes it."""
         height, width = pair.mask.shape
         whole = cv2.resize(prediction, (width, height), interpolation=cv2.INTER_LINEAR).astype(np.uint8)
         side = self.size + 2 * MARGIN
@@ -148,7 +165,9 @@ class WindowSamples(Dataset[Sample]):
         resized = cv2.resize(_mirrored(whole, *_source(place, side)), (side, side), interpolation=way)
         coarse = flip_and_turn(resized.astype(np.float32) / np.float32(255), place.orientation)
         pixel = max(height / prediction.shape[0], width / prediction.shape[1]) * place.scale
-        return coarse, 1.3 * max(1.0, pixel)
+        is_hard = bool(np.isin(prediction, (0, 255)).all())
+        ramp = None if is_hard else measure_ramp(ArrayMask(prediction.astype(np.float32) / np.float32(255)))
+        return coarse, reach_of_small(pixel, ramp)
 
     def _place(self, pair: Pair, rng: Generator, *, most_pixels: float | None) -> Place:
         """Where to look, and how close; `most_pixels`: pair pixels a pixel of its prediction, enlarged at most x3."""
