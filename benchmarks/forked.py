@@ -85,7 +85,8 @@ def _be_the_command(arguments: Sequence[str], before: Callable[[], None] | None,
         os.dup2(err, 2)
         if before is not None:
             before()
-        from refine.cli import infer, run
+        from refine.cli import infer
+        from refine.command import run
 
         try:
             run(infer, name="infer.py", arguments=list(arguments))

@@ -27,9 +27,9 @@ WATCHED = ("torch", "torchvision", "timm", "onnxruntime", "rasterio", "cv2")
 
 CALL = """
 import resource, sys, json
-from refine import cli
+from refine import cli, command
 try:
-    cli.run(cli.refine, name="refine", arguments=sys.argv[2:])
+    command.run(cli.refine, name="refine", arguments=sys.argv[2:])
 except SystemExit as left:
     code = left.code
 usage = resource.getrusage(resource.RUSAGE_SELF)

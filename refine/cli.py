@@ -1,30 +1,22 @@
-"""The `refine` command: options in, one call each, one line on stderr and an exit code where something is wrong.
+"""The `refine` command: its subcommands with their options, each one call of what does the work.
 
 Nothing heavy is imported before the arguments make sense; each command imports what it calls.
 """
 
 from __future__ import annotations
 
-import signal
-import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
-from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar, get_args
+from typing import Literal, NoReturn, get_args
 
 import click
 
 from refine import __version__
-from refine.errors import InputError, RefineError
-from refine.settings import Backend, CoarseKind, Settings, parse_size
-
-if TYPE_CHECKING:
-    Function = TypeVar("Function", bound=Callable[..., object])
-    Parser = Callable[[click.Context, click.Parameter, str | None], object]
+from refine.command import Command, run
+from refine.errors import InputError
+from refine.options import FILE, batch, numbers, setting, size
+from refine.settings import Backend, CoarseKind, Settings
 
 NEWEST = "newest"  # what a bare --resume stands for
-INTERRUPTED, TERMINATED = 130, 143  # what shells give for a program that SIGINT or SIGTERM ended
 _CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 120}
 _IMAGE = "an image file, several, a folder, a pattern, or an address (https://..., s3://...)"
 _MASK = "first mask: a file, or a folder with masks of the images' stems; without it, --coarse makes one"
@@ -33,139 +25,6 @@ _MASK = "first mask: a file, or a folder with masks of the images' stems; withou
 def main() -> NoReturn:
     """The console script `refine`."""
     run(refine, name="refine")
-
-
-def run(command: click.Command, *, name: str, arguments: Sequence[str] | None = None) -> NoReturn:
-    """Run a command under `name` and leave the process: one line on stderr for whatever the user can mend."""
-    try:
-        with unwinding_on_signals():
-            code = command.main(args=arguments, prog_name=name, standalone_mode=False)
-    except click.ClickException as error:
-        context = getattr(error, "ctx", None)
-        fail(context.command_path if context else name, error.format_message())
-        sys.exit(error.exit_code)
-    sys.exit(code if isinstance(code, int) else 0)
-
-
-def fail(name: str, message: str) -> None:
-    """Say on stderr, in one line, what went wrong in `name`."""
-    click.echo(click.format_filename(f"{name}: {' '.join(message.split())}"), err=True)  # a name may be no UTF-8
-
-
-class Terminated(KeyboardInterrupt):
-    """SIGTERM, or a terminal that closed: as Ctrl-C it unwinds the stack, so that what is half written goes."""
-
-
-@contextmanager
-def unwinding_on_signals() -> Iterator[None]:
-    """Raise Terminated for SIGTERM and SIGHUP inside; training, which saves its state first, has its own handler."""
-
-    def terminate(_number: int, _frame: FrameType | None) -> None:
-        raise Terminated
-
-    numbers = [signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
-    # What is ignored stays so: that is how nohup lets a command outlive its terminal.
-    before = {n: signal.signal(n, terminate) for n in numbers if signal.getsignal(n) != signal.SIG_IGN}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-class Refused(click.ClickException):
-    """A RefineError or an interruption, with the context that knows the command's name."""
-
-    def __init__(self, message: str, context: click.Context, exit_code: int) -> None:
-        super().__init__(message)
-        self.ctx = context
-        vars(self)["exit_code"] = exit_code  # click declares it for the class
-
-
-class Command(click.Command):
-    """A command whose errors and interruptions become one line; `--image` takes several files at once."""
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        for option, value in zip(["", *args], args, strict=False):
-            if not value or (value.startswith("--") and value.endswith("=")):  # a path of "" would be this folder
-                raise click.UsageError(f"{value.rstrip('=') or option}: the value is empty", ctx)
-        return super().parse_args(ctx, repeat_option(args, "--image"))
-
-    def invoke(self, ctx: click.Context) -> object:
-        try:
-            return super().invoke(ctx)
-        except RefineError as error:
-            raise Refused(str(error), ctx, error.exit_code) from error
-        except OSError as error:  # a name that is too long, a folder that may not be read: the system's own words
-            place = "" if error.filename is None else f"{error.filename}: "
-            raise Refused(f"{place}{error.strerror or error}", ctx, RefineError.exit_code) from error
-        except Terminated as error:
-            raise Refused(_how("terminated", error), ctx, TERMINATED) from error
-        except KeyboardInterrupt as error:
-            raise Refused(_how("interrupted", error), ctx, INTERRUPTED) from error
-
-
-def _how(ended: str, error: KeyboardInterrupt) -> str:
-    """With what the interrupted command had to say of it."""
-    return f"{ended}; {error}" if str(error) else ended
-
-
-def repeat_option(arguments: Sequence[str], option: str) -> list[str]:
-    """`--image a b` as `--image a --image b`, which is what a shell makes of `--image *.tif` and click understands."""
-    spelled: list[str] = []
-    values = -1  # values of `option` so far; -1 outside of it
-    for argument in arguments:
-        if argument == option:
-            values = 0
-        elif argument.startswith("-") and values != 0:
-            values = 1 if argument.startswith(f"{option}=") else -1
-        elif values >= 0:
-            if values:
-                spelled.append(option)
-            values += 1
-        spelled.append(argument)
-    return spelled
-
-
-def numbers(kind: type[int] | type[float], shape: str) -> Parser:
-    """Reads numbers with commas between them, such as `4,3,2`."""
-
-    def parse(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[float, ...] | None:
-        try:
-            return None if value is None else tuple(kind(part) for part in value.split(","))
-        except ValueError as error:
-            raise click.BadParameter(f"{value!r} is not of the form {shape}", context, parameter) from error
-
-    return parse
-
-
-def size(context: click.Context, parameter: click.Parameter, value: str | None) -> int | None:
-    """Reads bytes with a unit, such as `1.5GiB`."""
-    try:
-        return None if value is None else parse_size(value)
-    except InputError as error:
-        raise click.BadParameter(str(error), context, parameter) from error
-
-
-def batch(context: click.Context, parameter: click.Parameter, value: str | None) -> int | str | None:
-    """Reads `auto` or a count."""
-    if value is None or value == "auto":
-        return value
-    try:
-        return int(value)
-    except ValueError as error:
-        raise click.BadParameter(f"{value!r} is neither auto nor a whole number", context, parameter) from error
-
-
-FILE = click.Path(path_type=Path)
-
-
-def setting(name: str, *, flag: str | None = None, **options: Any) -> Callable[[Function], Function]:
-    """The option of one field of Settings, under its name, with its description and its default in the help."""
-    field = Settings.model_fields[name]
-    shown = "" if field.default is None else f"  [default: {options.pop('shown_default', field.default)}]"
-    spelling = flag or f"--{name.replace('_', '-')}"
-    return click.option(spelling, name, default=None, help=f"{field.description}{shown}", **options)
 
 
 @click.group(context_settings=_CONTEXT)

@@ -18,7 +18,8 @@ import pytest
 from numpy.typing import NDArray
 from rasters import write_picture, write_tif
 
-from refine.cli import infer, refine, repeat_option, run
+from refine.cli import infer, refine
+from refine.command import repeat_option, run
 from refine.settings import Settings
 
 ROOT = Path(__file__).parent.parent
@@ -146,7 +147,8 @@ def test_a_plan_is_printed_and_nothing_is_written(command: Call, folder: Path) -
 
 NO_TORCH = """
 import sys
-from refine.cli import infer, run
+from refine.cli import infer
+from refine.command import run
 try:
     run(infer, name="infer.py", arguments=sys.argv[1:])
 finally:

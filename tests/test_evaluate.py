@@ -14,7 +14,8 @@ import pytest
 from numpy.typing import NDArray
 from rasters import write_picture
 
-from refine.cli import refine, run
+from refine.cli import refine
+from refine.command import run
 from refine.evaluate import masks_by_stem, table
 from refine.metrics.summary import Scores, Truth, count_worse, score, summarise
 

@@ -25,11 +25,11 @@ TILE = 96
 
 WITHOUT_TORCH = """
 import sys
-from refine import cli
+from refine import cli, command
 image, mask, out, checkpoint = sys.argv[1:]
 call = ["infer", "--image", image, "--mask", mask, "--out", out, "--checkpoint", checkpoint]
 try:
-    cli.run(cli.refine, name="refine", arguments=[*call, "--backend", "onnxruntime", "--tile", "96"])
+    command.run(cli.refine, name="refine", arguments=[*call, "--backend", "onnxruntime", "--tile", "96"])
 except SystemExit as left:
     assert not left.code, left.code
 assert "torch" not in sys.modules and "timm" not in sys.modules

@@ -34,7 +34,9 @@ def test_importing_brings_no_torch(module: str) -> None:
 )
 def test_help_and_bad_arguments_bring_no_torch_and_no_raster_library(arguments: list[str]) -> None:
     call = f"run(refine, name='refine', arguments={arguments!r})"
-    code = f"from refine.cli import refine, run\ntry:\n    {call}\nexcept SystemExit:\n    pass"
+    code = (
+        f"from refine.cli import refine\nfrom refine.command import run\ntry:\n    {call}\nexcept SystemExit:\n    pass"
+    )
     assert not modules_after(code) & (HEAVY | {"rasterio", "cv2"})
 
 

@@ -19,7 +19,8 @@ from rasters import write_picture, write_tif
 
 from refine import cascade, planning
 from refine.api import plan_raster, refine_raster
-from refine.cli import infer, run
+from refine.cli import infer
+from refine.command import run
 from refine.errors import InputError
 from refine.run_folder import can_resume, folder_of
 from refine.settings import Settings
@@ -32,7 +33,8 @@ import sys
 from refine import cascade, planning
 cascade.PART_WINDOWS = cascade.PART_ROWS = 1  # each row of windows is a part
 planning.JOURNALLED_PIXELS = 0
-from refine.cli import infer, run
+from refine.cli import infer
+from refine.command import run
 run(infer, name="infer.py", arguments=sys.argv[1:])
 """
 """The command, with a journal for small images as well."""
