@@ -52,9 +52,7 @@ class Coarse:
 Maker = Callable[[Entry, RGB, NDArray[np.uint8]], Iterator[Coarse]]
 
 
-def makers(
-    kinds: tuple[str, ...], *, mos_l: Path | None, u2netp: Path | None, isnet: Path | None, device: str
-) -> list[Maker]:
+def makers(kinds: tuple[str, ...], *, mos_l: Path | None, isnet: Path | None, device: str) -> list[Maker]:
     """What makes the masks of `kinds`. Raises InputError where a network's file is needed and not given."""
     chosen: list[Maker] = []
     for kind in kinds:
@@ -66,18 +64,16 @@ def makers(
             chosen.append(gate_masks)
         elif kind == "stored":
             chosen.append(stored_predictions)
+        elif kind == "mos_l":
+            network = load_coarse(mos_l or default_checkpoint("mos_l_lite"), device=device)
+            chosen.append(partial(by_network, kind, network, 2.0))
         elif kind == "u2netp":
-            chosen.append(U2NetP(_needed(kind, u2netp)))
+            chosen.append(partial(by_network, kind, load_coarse(default_checkpoint("u2netp"), device=device), None))
         else:
-            path = (mos_l or default_checkpoint("mos_l_lite")) if kind == "mos_l" else _needed(kind, isnet)
-            chosen.append(partial(own_coarse, kind, load_coarse(path, device=device)))
+            if isnet is None:
+                raise InputError("--kinds isnet needs --isnet FILE")
+            chosen.append(partial(by_network, kind, load_coarse(isnet, device=device), None))
     return chosen
-
-
-def _needed(kind: str, path: Path | None) -> Path:
-    if path is None:
-        raise InputError(f"--kinds {kind} needs --{kind} FILE")
-    return path
 
 
 def reduced_truth(entry: Entry, image: RGB, mask: NDArray[np.uint8]) -> Iterator[Coarse]:
@@ -104,13 +100,13 @@ def reduce_mask(mask: NDArray[np.uint8], factor: float) -> NDArray[np.uint8]:
     return np.asarray(cv2.resize(mask, size, interpolation=cv2.INTER_AREA), np.uint8)
 
 
-def own_coarse(
-    kind: str, network: CoarseNetwork, entry: Entry, image: RGB, mask: NDArray[np.uint8]
+def by_network(
+    kind: str, network: CoarseNetwork, pixels: float | None, entry: Entry, image: RGB, mask: NDArray[np.uint8]
 ) -> Iterator[Coarse]:
-    """The coarse network's map; as in a run, it is taken to be wrong by two of its pixels."""
+    """A network's map, wrong by this many of its pixels; None: as a mask of unknown origin, handed in."""
     made = make_coarse(ArrayImage(image), network)
-    reach = 2 * max(image.shape[0] / made.shape[0], image.shape[1] / made.shape[1])
-    yield Coarse(kind, made, max(1.0, reach))
+    pixel = max(image.shape[0] / made.shape[0], image.shape[1] / made.shape[1])
+    yield Coarse(kind, made, None if pixels is None else max(1.0, pixels * pixel))
 
 
 def stored_predictions(entry: Entry, image: RGB, mask: NDArray[np.uint8]) -> Iterator[Coarse]:
@@ -120,24 +116,3 @@ def stored_predictions(entry: Entry, image: RGB, mask: NDArray[np.uint8]) -> Ite
         if prediction is None:
             raise InputError(f"{path}: is no image")
         yield Coarse(path.stem.rpartition(".pred-")[2], np.asarray(prediction, np.uint8))
-
-
-class U2NetP:
-    """U2-NetP by onnxruntime: 320 x 320, normalised by the image's own maximum, the output stretched to 0..1."""
-
-    SIDE = 320
-    MEAN = np.array([0.485, 0.456, 0.406], np.float32)
-    STD = np.array([0.229, 0.224, 0.225], np.float32)
-
-    def __init__(self, path: Path) -> None:
-        import onnxruntime
-
-        self._session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-        self._input = self._session.get_inputs()[0].name
-
-    def __call__(self, entry: Entry, image: RGB, mask: NDArray[np.uint8]) -> Iterator[Coarse]:
-        small = cv2.resize(image, (self.SIDE, self.SIDE), interpolation=cv2.INTER_AREA).astype(np.float32)
-        pixels = (small / max(float(small.max()), 1e-6) - self.MEAN) / self.STD
-        output = self._session.run(None, {self._input: pixels.transpose(2, 0, 1)[None].astype(np.float32)})[0][0, 0]
-        low, high = float(output.min()), float(output.max())
-        yield Coarse("u2netp", np.asarray((output - low) / max(high - low, 1e-6), np.float32))

@@ -1,7 +1,7 @@
 """Store other networks' masks of training images, which the config's `predictions` feed to MOS_H as coarse masks.
 
     python benchmarks/predictions.py --data "data/train-*.tar" --out data/predictions/mos_l_lite
-    python benchmarks/predictions.py --data "data/train-*.tar" --out data/predictions/u2netp --u2netp u2netp.onnx
+    python benchmarks/predictions.py --data "data/train-*.tar" --out data/predictions/u2netp --network u2netp
 
 Each <set>/<id>.png has the network's own size. What is there already is kept, so a stopped run goes on.
 """
@@ -28,13 +28,12 @@ from refine.training.data import load_pairs
 @click.option("--sets", default="", help="only these sets, with commas")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="folder of <set>/<id>.png")
 @click.option("--coarse-checkpoint", type=click.Path(path_type=Path), help="MOS_L  [default: the shipped one]")
-@click.option("--u2netp", type=click.Path(path_type=Path), help="u2netp.onnx, instead of MOS_L")
+@click.option("--network", type=click.Choice(["mos_l", "u2netp"]), default="mos_l", show_default=True)
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
-def main(data: str, sets: str, out: Path, coarse_checkpoint: Path | None, u2netp: Path | None, device: str) -> None:
-    kind = "mos_l" if u2netp is None else "u2netp"
+def main(data: str, sets: str, out: Path, coarse_checkpoint: Path | None, network: str, device: str) -> None:
     try:
         section = Data(name="data", path=data, sets=[name for name in sets.split(",") if name])
-        (make,) = makers((kind,), mos_l=coarse_checkpoint, u2netp=u2netp, isnet=None, device=device)
+        (make,) = makers((network,), mos_l=coarse_checkpoint, isnet=None, device=device)
         for pair in tqdm(load_pairs([section], frozenset()).pairs, unit=" images", disable=None):
             store(out / pair.key[0] / f"{pair.key[1]}.png", make, pair.image, pair.mask)
     except (RefineError, OSError) as error:

@@ -8,8 +8,8 @@ FOLDER holds `<set>/<id>.jpg` with `<set>/<id>.png`, and `index.csv` with column
     perturbed  the truth damaged as in training, at fixed seeds
     gate       the truth itself (with reach 1), and area-reduced by 2, 4, 8 and 16: what must not get worse
     mos_l      the coarse network of refine
-    u2netp     U2-NetP by onnxruntime (--u2netp u2netp.onnx): another model's real masks
-    isnet      IS-Net (--isnet isnet.safetensors)
+    u2netp     U2-NetP with its published weights: another model's real masks, handed in like a user's
+    isnet      IS-Net (--isnet isnet.safetensors), handed in likewise
     stored     other models' predictions that lie beside the truth, <id>.pred-<name>.png
 
 "Before" is the coarse mask enlarged bilinearly to the image's size. Figures are percent; an image got worse if it lost
@@ -42,12 +42,13 @@ from refine.api import refine_with
 from refine.backends import load_refiner
 from refine.cascade import choose_reach
 from refine.errors import InputError, RefineError
+from refine.first_mask import facts_of_mask
 from refine.geometry import RGB, Mask
 from refine.metrics.summary import Scores, Summary, Truth, count_worse, score, summarise
 from refine.report import versions
 from refine.settings import Settings
 from refine.shipped import default_checkpoint
-from refine.sources import Refiner
+from refine.sources import ArrayMask, Refiner
 
 REFINE = "refine"
 MEASURES = {"IoU": "iou_mean", "mBA": "mba", "Boundary IoU": "boundary_iou", "MAE": "mae"}
@@ -75,7 +76,6 @@ class Choice:
     kinds: tuple[str, ...]
     checkpoint: Path
     coarse_checkpoint: Path | None
-    u2netp: Path | None
     isnet: Path | None
     rivals: tuple[str, ...]
     device: str
@@ -110,9 +110,7 @@ class Bench:
         self._refiner: Refiner = load_refiner(choice.checkpoint, device=choice.device)
         self._refiner.activation_bytes(1, Settings().tile)  # measured once, before the clock runs
         self._settings = Settings(align="stretch", device="cuda" if choice.device == "cuda" else "cpu")
-        self._makers = makers(
-            choice.kinds, mos_l=choice.coarse_checkpoint, u2netp=choice.u2netp, isnet=choice.isnet, device=choice.device
-        )
+        self._makers = makers(choice.kinds, mos_l=choice.coarse_checkpoint, isnet=choice.isnet, device=choice.device)
         self._rivals = choice.rivals
 
     def run(self, entry: Entry) -> list[Result]:
@@ -130,7 +128,9 @@ class Bench:
         height, width = image.shape[:2]
         enlarged = cv2.resize(as_unit(coarse.mask), (width, height), interpolation=cv2.INTER_LINEAR)
         before = np.asarray(enlarged, np.float32)
-        reach = coarse.reach or choose_reach(height, width, *coarse.mask.shape, is_network_output=False, ramp=None)
+        facts = facts_of_mask(ArrayMask(coarse.mask))
+        chosen = choose_reach(height, width, facts.height, facts.width, is_network_output=False, ramp=facts.ramp)
+        reach = coarse.reach or chosen  # what refine takes; the rivals get the same
         settings = self._settings.model_copy(update={"reach": coarse.reach})
         methods: dict[str, Callable[[], Mask]] = {
             REFINE: lambda: refine_with(self._refiner, image, coarse.mask, settings=settings)
@@ -269,7 +269,6 @@ def run_all(choice: Choice, entries: Sequence[Entry], jobs: int) -> Iterator[lis
 @click.option("--kinds", default="truth64,mos_l,stored", show_default=True, help=f"of {', '.join(KINDS)}")
 @click.option("--checkpoint", type=click.Path(path_type=Path), help="refining network  [default: the shipped one]")
 @click.option("--coarse-checkpoint", type=click.Path(path_type=Path), help="for mos_l  [default: the shipped one]")
-@click.option("--u2netp", type=click.Path(path_type=Path), help="u2netp.onnx")
 @click.option("--isnet", type=click.Path(path_type=Path), help="isnet.safetensors")
 @click.option("--rivals", default="", help=f"also run these, with commas, of {', '.join(RIVALS)}")
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
@@ -284,7 +283,6 @@ def main(
     kinds: str,
     checkpoint: Path | None,
     coarse_checkpoint: Path | None,
-    u2netp: Path | None,
     isnet: Path | None,
     rivals: str,
     device: str,
@@ -306,7 +304,7 @@ def main(
             limit=limit,
         )
         refiner = checkpoint or default_checkpoint("mos_h_lite")
-        choice = Choice(chosen, refiner, coarse_checkpoint, u2netp, isnet, others, device)
+        choice = Choice(chosen, refiner, coarse_checkpoint, isnet, others, device)
         results: list[Result] = []
         for found in tqdm(run_all(choice, entries, jobs), total=len(entries), unit=" images", disable=None):
             results += found
