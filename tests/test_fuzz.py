@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from fuzz import check_input, open_input, whole_files
+from damage import whole_files
+from fuzz import check_input, open_input
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
