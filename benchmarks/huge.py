@@ -2,21 +2,26 @@
 
     python benchmarks/huge.py                                            # 8000 x 8000, from the example's photograph
     python benchmarks/huge.py --side 40000 --data DATA --out huge.json   # DATA holds <set>/<id>.jpg and .png
+    python benchmarks/huge.py --side 40000 --data DATA --kills 2         # once more, killed twice and resumed
 
 Peaks are the operating system's, of the whole process; disk is sampled. Exit code 1 if the run fails, takes more than
-its budget, or writes something where the mask is empty for a window of the coarsest level around.
+its budget, or writes something where the mask is empty for a window of the coarsest level around; or if the run that
+was killed does not end with the bytes of the one that was not.
 """
 
 from __future__ import annotations
 
 import argparse
+import filecmp
 import json
+import random
 import re
 import sys
 import tempfile
 from dataclasses import asdict
 from pathlib import Path
 
+from kills import run_and_kill
 from measured import Measured, run_measured
 
 ROOT = Path(__file__).parent.parent
@@ -73,6 +78,7 @@ def main() -> None:
     parser.add_argument("--reduction", type=int, default=16, help="pixels of the image for one of the mask, per axis")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--max-memory", default="2GiB")
+    parser.add_argument("--kills", type=int, default=0, help="of a second run, which is resumed after each")
     parser.add_argument("--folder", type=Path, help="where everything is written (and removed) [default: the system's]")
     parser.add_argument("--out", type=Path, help="figures as JSON")
     parser.add_argument("arguments", nargs="*", help="more arguments of infer.py, after --")
@@ -105,7 +111,7 @@ def measure(folder: Path, options: argparse.Namespace) -> dict[str, object]:
         "made": _taken(made, options.side),
         "copied": _taken(copied, options.side),
         "refined": _taken(run, options.side),
-        "times_the_copy": round(run.seconds / copied.seconds, 2),
+        "times_the_copy": round(run.cpu_seconds / copied.cpu_seconds, 2),
         "planned_peak_mib": _planned(plan.out, "planned peak"),
         "planned_disk_mib": _planned(plan.out, "temporary files"),
         "max_memory": options.max_memory,
@@ -120,9 +126,36 @@ def measure(folder: Path, options: argparse.Namespace) -> dict[str, object]:
         budget = report["settings"]["max_memory"]
         holds = run.peak_bytes <= budget and checked["georeferenced"] and not checked["outside"]
         holds = holds and sorted(path.name for path in results.iterdir()) == ["mask.tif", "report.json"]
+        if holds and options.kills:
+            figures["killed"] = killed = resumed_run(folder, call, run.seconds, options)
+            holds = bool(killed["identical"]) and killed["peak_mib"] <= budget / MIB
     else:
         figures["said"] = run.err or asdict(run)
     return figures | {"holds": holds}
+
+
+def resumed_run(folder: Path, call: list[object], seconds: float, options: argparse.Namespace) -> dict[str, object]:
+    """The run again, to another place: killed at random moments, each in its share of the time, then let end."""
+    truth, place = folder / "results", folder / "resumed"
+    place.mkdir()
+    again = [str(part).replace(str(truth), str(place)) for part in call] + ["--resume"]
+    rng = random.Random(options.seed)
+    share = seconds / (options.kills + 1)
+    waits = [round(share * rng.uniform(0.5, 1), 1) for _ in range(options.kills)]
+    codes = [run_and_kill(again, wait, interrupt=False)[0] for wait in waits]
+    last = run_measured([*again, "--report", str(place / "report.json")], place)
+    if last.code:
+        sys.exit(last.err)
+    report = json.loads((place / "report.json").read_text())
+    return {
+        "killed_after_seconds": waits,
+        "exit_codes": codes,
+        **_taken(last, options.side),
+        "notes": report["notes"],
+        "identical": filecmp.cmp(truth / "mask.tif", place / "mask.tif", shallow=False)
+        and sorted(path.name for path in place.iterdir()) == ["mask.tif", "report.json"]
+        and all(code < 0 for code in codes),
+    }
 
 
 def _python(code: str, *arguments: object, folder: Path | None = None) -> Measured:
@@ -137,7 +170,8 @@ def _python(code: str, *arguments: object, folder: Path | None = None) -> Measur
 def _taken(found: Measured, side: int) -> dict[str, float]:
     return {
         "seconds": found.seconds,
-        "seconds_per_megapixel": round(found.seconds / (side**2 / 1e6), 5),
+        "cpu_seconds": found.cpu_seconds,
+        "cpu_seconds_per_megapixel": round(found.cpu_seconds / (side**2 / 1e6), 5),
         "peak_mib": round(found.peak_bytes / MIB, 1),
         "disk_mib": round(found.disk_bytes / MIB, 1),
     }

@@ -1,4 +1,4 @@
-"""A command, watched from outside: its exit code, seconds, peak resident memory, and the disk it used on the way.
+"""A command watched from outside: exit code, seconds, CPU seconds, peak resident memory, and disk used on the way.
 
     python benchmarks/measured.py --folder results/ -- python infer.py --image huge.tif --out results/mask.tif
 
@@ -31,6 +31,7 @@ class Measured:
 
     code: int  # negative: the signal that ended it
     seconds: float
+    cpu_seconds: float  # user's and system's: what other work on the machine does not lengthen
     peak_bytes: int
     disk_bytes: int  # more than lay in the folder before, at the worst sample
     out: str
@@ -75,7 +76,8 @@ def watch(command: Sequence[str], folder: Path | None, timeout: float | None) ->
             file.seek(0)
         said = [file.read().decode(errors="replace") for file in (out, err)]
     peak = usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    return Measured(process.returncode, round(seconds, 3), peak, most - before, *said)
+    cpu_seconds = round(usage.ru_utime + usage.ru_stime, 3)
+    return Measured(process.returncode, round(seconds, 3), cpu_seconds, peak, most - before, *said)
 
 
 def _named_bytes(folder: Path) -> int:
@@ -113,8 +115,8 @@ def main() -> None:
         sys.exit(f"measured.py: killed after {options.timeout:g} s")
     else:
         print(
-            f"{found.out}{found.err}exit code {found.code}, {found.seconds:.1f} s, peak"
-            f" {found.peak_bytes / 2**20:.1f} MiB, disk {found.disk_bytes / 2**20:.1f} MiB"
+            f"{found.out}{found.err}exit code {found.code}, {found.seconds:.1f} s, {found.cpu_seconds:.1f} s of CPU,"
+            f" peak {found.peak_bytes / 2**20:.1f} MiB, disk {found.disk_bytes / 2**20:.1f} MiB"
         )
 
 
