@@ -212,8 +212,27 @@ def synthesize(
 @click.option("--truth", type=FILE, required=True, help="folder of true masks with the same stems")
 @click.option("--before", type=FILE, help="folder of masks that --pred was refined from, to score the difference")
 @click.option("--json", "json_path", type=FILE, help="also write the figures of every image, as fractions")
-def evaluate(prediction: Path, truth: Path, before: Path | None, json_path: Path | None) -> int:
+@click.option(
+    "--also",
+    "further",
+    multiple=True,
+    type=click.Choice(["contour", "salient", "fixation"]),
+    help="further measures, once for each: precision, recall and F of contour pixels; F, weighted F, S, E and HCE of"
+    " salient objects; AUC, CC, NSS, SIM, KLD and EMD of fixations",
+)
+@click.option("--stretch", is_flag=True, help="with --also salient: predictions stretched to 0..1, as many tables do")
+def evaluate(
+    prediction: Path,
+    truth: Path,
+    before: Path | None,
+    json_path: Path | None,
+    further: tuple[Literal["contour", "salient", "fixation"], ...],
+    stretch: bool,
+) -> int:
     """Score masks against the truth: IoU, mean boundary accuracy, Boundary IoU, mean absolute error."""
+    if stretch and "salient" not in further:
+        raise InputError("--stretch is for salient objects; add --also salient, or leave it out")
+
     from refine.evaluate import evaluate_folders
 
-    return evaluate_folders(prediction, truth, before=before, json_path=json_path)
+    return evaluate_folders(prediction, truth, before=before, json_path=json_path, further=further, stretch=stretch)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import click
@@ -15,6 +15,7 @@ from refine.errors import InputError
 from refine.geometry import Mask, Window
 from refine.inputs import MASK_SUFFIXES
 from refine.masks import open_mask
+from refine.metrics.further import TITLES, Further, Gathered, gather
 from refine.metrics.summary import Scores, Summary, Truth, count_worse, score, summarise
 from refine.report import write_text
 
@@ -28,28 +29,63 @@ _MEASURES = (
 )
 
 
-def evaluate_folders(prediction: Path, truth: Path, *, before: Path | None, json_path: Path | None) -> int:
-    """Score every true mask's prediction, print the table, and write JSON if asked; the exit code.
+def evaluate_folders(
+    prediction: Path,
+    truth: Path,
+    *,
+    before: Path | None,
+    json_path: Path | None,
+    further: Sequence[Further] = (),
+    stretch: bool = False,
+) -> int:
+    """Score every true mask's prediction, print the tables, and write JSON if asked; the exit code.
 
     Masks are matched by stem; a prediction may end in `_mask`, as `refine infer` names results beside their images.
-    A prediction of another size is brought to the truth's. Raises InputError where one is missing.
+    A prediction of another size is brought to the truth's. `stretch` is for the further measures of salient objects.
+    Raises InputError where a mask is missing, InstallationError where a library of the further measures is.
     """
-    truths, predictions = masks_by_stem(truth), masks_by_stem(prediction)
-    firsts = None if before is None else masks_by_stem(before)
-    after_scores: list[Scores] = []
-    before_scores: list[Scores] = []
-    for stem, path in truths.items():
+    truths = masks_by_stem(truth)
+    scored = {"after": _Scored.of(truths, prediction, further, stretch=stretch)}
+    if before is not None:
+        scored = {"before": _Scored.of(truths, before, further, stretch=stretch)} | scored
+    for path in truths.values():
         actual = Truth.of(read_mask(path))
-        after_scores.append(score(read_mask(_of(predictions, stem, prediction), actual.mask.shape), actual))
-        if firsts is not None and before is not None:
-            before_scores.append(score(read_mask(_of(firsts, stem, before), actual.mask.shape), actual))
-    click.echo(table(summarise(after_scores), summarise(before_scores) if before_scores else None))
-    if before_scores:
-        worse = count_worse(before_scores, after_scores)
+        for folder in scored.values():
+            folder.add(path.stem, actual)
+    after = scored["after"]
+    first = scored["before"].scores if before is not None else []
+    click.echo(table(summarise(after.scores), summarise(first) if first else None))
+    if first:
+        worse = count_worse(first, after.scores)
         click.echo(f"{worse} of {len(truths)} images lost more than a point of mean boundary accuracy")
+    for kind in dict.fromkeys(further):
+        title = TITLES[kind] + (", predictions stretched to 0..1" if stretch and kind == "salient" else "")
+        click.echo("\n" + further_table(title, {name: folder.further[kind] for name, folder in scored.items()}))
     if json_path is not None:
-        _write_json(json_path, list(truths), before_scores, after_scores)
+        write_text(json_path, json.dumps(_content(list(truths), scored, stretch=stretch), indent=2) + "\n")
     return 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Scored:
+    """A folder of predictions, and what they have scored so far, in the order of the truths."""
+
+    masks: Mapping[str, Path]
+    further: Mapping[Further, Gathered]
+    scores: list[Scores] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, truths: Iterable[str], folder: Path, further: Sequence[Further], *, stretch: bool) -> _Scored:
+        """With nothing scored yet. Raises InputError unless the folder has a mask of each stem in `truths`."""
+        found = masks_by_stem(folder)
+        masks = {stem: _of(found, stem, folder) for stem in truths}
+        return cls(masks, {kind: gather(kind, stretch=stretch) for kind in further})
+
+    def add(self, stem: str, truth: Truth) -> None:
+        mask = read_mask(self.masks[stem], truth.mask.shape)
+        self.scores.append(score(mask, truth))
+        for gathered in self.further.values():
+            gathered.feed(mask, truth.solid)
 
 
 def masks_by_stem(folder: Path) -> dict[str, Path]:
@@ -105,6 +141,26 @@ def table(after: Summary, before: Summary | None = None) -> str:
     return "\n".join(lines)
 
 
+def further_table(title: str, columns: Mapping[str, Gathered]) -> str:
+    """Figures as they are, not in percent: a measure a row, a set of predictions a column, and what changed."""
+    results = {name: gathered.results() for name, gathered in columns.items()}
+    heads = [*columns, *(["change"] if "before" in columns else [])]
+    lines = [f"| {title} | {' | '.join(heads)} |", "|---" * (len(heads) + 1) + "|"]
+    for measure in results["after"]:
+        figures = [column[measure] for column in results.values()]
+        cells = ["-" if figure is None else f"{figure:.4f}" for figure in figures]
+        if len(figures) > 1:
+            first, last = figures
+            cells.append("-" if first is None or last is None else f"{last - first:+.4f}")
+        lines.append(f"| {measure} | {' | '.join(cells)} |")
+    for name, gathered in columns.items():
+        left_out = gathered.left_out()
+        for count in sorted(set(left_out.values())):
+            measures = ", ".join(measure for measure, images in left_out.items() if images == count)
+            lines.append(f"\n{name}: {count} {'mask has' if count == 1 else 'masks have'} no {measures}")
+    return "\n".join(lines)
+
+
 def _of(masks: dict[str, Path], stem: str, folder: Path) -> Path:
     path = masks.get(stem) or masks.get(f"{stem}_mask")
     if path is None:
@@ -112,14 +168,23 @@ def _of(masks: dict[str, Path], stem: str, folder: Path) -> Path:
     return path
 
 
-def _write_json(path: Path, stems: Sequence[str], before: Sequence[Scores], after: Sequence[Scores]) -> None:
-    images = {stem: {"after": _fractions(entry)} for stem, entry in zip(stems, after, strict=True)}
-    content: dict[str, object] = {"images": images, "after": asdict(summarise(after))}
-    if before:
-        for stem, entry in zip(stems, before, strict=True):
-            images[stem]["before"] = _fractions(entry)
-        content |= {"before": asdict(summarise(before)), "worse": count_worse(before, after)}
-    write_text(path, json.dumps(content, indent=2) + "\n")
+def _content(stems: Sequence[str], scored: Mapping[str, _Scored], *, stretch: bool) -> dict[str, object]:
+    """Figures of every image, means under "after" and "before"; of further measures, means alone."""
+    images = {
+        stem: {name: _fractions(folder.scores[index]) for name, folder in scored.items()}
+        for index, stem in enumerate(stems)
+    }
+    content: dict[str, object] = {"images": images}
+    for name, folder in scored.items():
+        means: dict[str, object] = asdict(summarise(folder.scores))
+        for kind, gathered in folder.further.items():
+            means[kind] = {**gathered.results(), "left_out": gathered.left_out()}
+        content[name] = means
+    if "before" in scored:
+        content["worse"] = count_worse(scored["before"].scores, scored["after"].scores)
+    if "salient" in scored["after"].further:
+        content["stretched"] = stretch
+    return content
 
 
 def _fractions(entry: Scores) -> dict[str, float | None]:

@@ -68,6 +68,61 @@ def test_the_table_has_the_means_and_the_json_every_image(
     assert figures["worse"] == 1
 
 
+def test_further_measures_are_asked_for_by_name(
+    folders: tuple[Path, Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    truth, prediction, before = folders
+    write_picture(truth / "c.png", np.zeros((100, 100), np.uint8))
+    for folder in (prediction, before):
+        write_picture(folder / "c.png", square(40, 60))
+    path = tmp_path / "scores.json"
+    arguments = ("--pred", prediction, "--truth", truth, "--before", before, "--json", path)
+    code, out, err = evaluate(capsys, *arguments, "--also", "contour")
+    assert (code, err) == (0, "")
+    # A square of 60 moved by 2 px, with a tolerance of 1: off are two sides, but for the ends of one beside the others.
+    beyond = (60 + 60 - 4) / (4 * 60 - 4)
+    mean = (1 - beyond + 1 + 0) / 3
+    assert f"| precision | {mean:.4f} | {mean:.4f} | +0.0000 |" in out
+    figures = json.loads(path.read_text())
+    assert figures["after"]["contour"]["f1"] == pytest.approx(mean, abs=1e-6)
+    assert "contour" in figures["before"]
+
+
+def test_fixation_measures_name_the_masks_that_have_none(
+    folders: tuple[Path, Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("sklearn", reason="AUC is in the extra metrics")
+    pytest.importorskip("ot", reason="EMD is in the extra metrics")
+    truth, prediction, _ = folders
+    write_picture(truth / "c.png", np.zeros((100, 100), np.uint8))
+    write_picture(prediction / "c.png", square(40, 60))
+    code, out, err = evaluate(capsys, "--pred", prediction, "--truth", truth, "--also", "fixation")
+    assert (code, err) == (0, "")
+    shared = 58 / 60  # of the moved square, and all of the other
+    assert f"| sim | {(shared + 1) / 2:.4f} |" in out
+    assert "after: 1 mask has no auc, cc, nss, sim, kld, emd" in out
+
+
+def test_libraries_that_are_missing_are_said_before_a_mask_is_read(
+    folders: tuple[Path, Path, Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    truth, prediction, _ = folders
+    monkeypatch.setitem(sys.modules, "py_sod_metrics", None)  # as if it were not installed
+    code, out, err = evaluate(capsys, "--pred", prediction, "--truth", truth, "--also", "salient")
+    assert (code, out) == (2, "")
+    assert err.startswith("refine evaluate: ")
+    assert 'pip install "refine[sod]"' in err
+
+
+def test_stretching_is_for_salient_objects(
+    folders: tuple[Path, Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    truth, prediction, _ = folders
+    code, _, err = evaluate(capsys, "--pred", prediction, "--truth", truth, "--stretch")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "add --also salient" in err
+
+
 def test_a_prediction_of_another_size_is_brought_to_the_truths(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

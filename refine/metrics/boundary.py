@@ -13,7 +13,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from refine.metrics.region import AnyMask, BoolArray, foreground, iou, require_one_grid
+from refine.geometry import BoolArray
+from refine.metrics.region import AnyMask, foreground, iou, require_one_grid
 
 _BANDS = 5
 

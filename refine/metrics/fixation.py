@@ -6,18 +6,40 @@ AUC needs scikit-learn and EMD needs POT (`pip install "refine[metrics]"`).
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from refine.errors import InputError, InstallationError
-from refine.metrics.region import BoolArray
+from refine.geometry import BoolArray, Mask
 
 Map = NDArray[np.float64]
 
 _EPSILON = 2.22e-16
 _EMD_SIDE = 32
 """EMD is a linear programme over pairs of pixels: maps are reduced to this many pixels a side at most."""
+
+
+def require_libraries() -> None:
+    """Raises InstallationError unless all of these measures can be computed."""
+    missing = [package for package, module in (("scikit-learn", "sklearn"), ("POT", "ot")) if find_spec(module) is None]
+    if missing:
+        raise InstallationError(f'measures of fixations need {" and ".join(missing)}: pip install "refine[metrics]"')
+
+
+def fixation_figures(prediction: Mask, truth: BoolArray) -> dict[str, float | None]:
+    """All of these measures by name, of a mask (H, W) in 0..1 and the true one, which is density and fixations."""
+    predicted, density = prediction.astype(np.float64), truth.astype(np.float64)
+    return {
+        "auc": auc(predicted, truth),
+        "cc": cc(predicted, density),
+        "nss": nss(predicted, truth),
+        "sim": sim(predicted, density),
+        "kld": kld(predicted, density),
+        "emd": emd(predicted, density),
+    }
 
 
 def auc(predicted: Map, fixated: BoolArray) -> float | None:

@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from refine.errors import InputError
+from refine.geometry import BoolArray
 
-BoolArray = NDArray[np.bool_]
 AnyMask = NDArray[np.bool_] | NDArray[np.uint8] | NDArray[np.float32] | NDArray[np.float64]
 
 

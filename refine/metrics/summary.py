@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from refine.geometry import BoolArray
 from refine.metrics.boundary import boundary_bands, boundary_iou, mean_boundary_accuracy
-from refine.metrics.region import AnyMask, BoolArray, foreground, intersection_and_union, mean_absolute_error
+from refine.metrics.region import AnyMask, foreground, intersection_and_union, mean_absolute_error
 
 WORSE_BY = 0.01
 """A mask got worse if its mean boundary accuracy fell by more than this: a point of a hundred."""
