@@ -34,6 +34,9 @@ NEAR = 64
 
 CASCADE_FACTORS = (2, 3, 4)
 
+EXACT_COMPOSITE = 0.5
+"""At least this share of the windows of exact pairs are laid on other photographs, if any are: such pairs are few."""
+
 LEAST_STATED = 1.2
 """The smallest reach that is told of a mask that is not exact."""
 
@@ -101,7 +104,9 @@ class WindowSamples(Dataset[Sample]):
     def _composite_or_crop(self, pair: Pair, place: Place, rng: Generator) -> Crop:
         augment = self.config.augment
         share = augment.composite
-        if share and not pair.is_exact and place.scale > augment.inexact_scale:
+        if share and pair.is_exact:
+            share = max(share, EXACT_COMPOSITE)
+        elif share and place.scale > augment.inexact_scale:
             share = 1.0  # enlarged so far, its own outline would teach nothing
         made = self._composite(pair, place, rng) if rng.random() < share else None
         return made or self._crop(pair, self._near_enough(pair, place), rng)
@@ -162,7 +167,7 @@ class WindowSamples(Dataset[Sample]):
         whole = cv2.resize(prediction, (width, height), interpolation=cv2.INTER_LINEAR).astype(np.uint8)
         side = self.size + 2 * MARGIN
         way = cv2.INTER_AREA if place.scale < 1 else cv2.INTER_LINEAR
-        resized = cv2.resize(_mirrored(whole, *_source(place, side)), (side, side), interpolation=way)
+        resized = cv2.resize(_seen(whole, place, side), (side, side), interpolation=way)
         coarse = flip_and_turn(resized.astype(np.float32) / np.float32(255), place.orientation)
         pixel = max(height / prediction.shape[0], width / prediction.shape[1]) * place.scale
         is_hard = bool(np.isin(prediction, (0, 255)).all())
@@ -197,11 +202,14 @@ class WindowSamples(Dataset[Sample]):
     def _composite(self, pair: Pair, place: Place, rng: Generator) -> Crop | None:
         """The pair's foreground, or its shape filled from another pair, on a third; None where nothing is left of it.
 
-        Exact soft truths are kept as shapes: inside a hair nothing is surely foreground.
+        An exact soft truth serves as it is, filled from another pair: inside a hair nothing is surely foreground.
         """
         crop = self._taken(pair, place, rng)
         keeps_own = not pair.is_exact and rng.random() < 0.5
-        alpha = (cut_inside if keeps_own else same_shape)(crop.truth, place.scale, rng)
+        if pair.is_exact and rng.random() < 0.75:
+            alpha = crop.truth
+        else:
+            alpha = (cut_inside if keeps_own else same_shape)(crop.truth, place.scale, rng)
         if not is_visible(alpha):
             return None
         foreground = crop.image if keeps_own else self._anywhere(rng)
@@ -225,10 +233,10 @@ class WindowSamples(Dataset[Sample]):
 
     def _taken(self, pair: Pair, place: Place, rng: Generator) -> Crop:
         side = self.size + 2 * MARGIN
-        scale, source = place.scale, _source(place, side)
-        image, mask = _mirrored(pair.image, *source), _mirrored(pair.mask, *source)
+        scale = place.scale
+        image, mask = _seen(pair.image, place, side), _seen(pair.mask, place, side)
         way = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
-        image = cv2.resize(image, (side, side), interpolation=way).astype(np.uint8)
+        image = cv2.resize(image, (side, side), interpolation=way).astype(np.uint8, copy=False)
         truth = cv2.resize(mask, (side, side), interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
         truth = truth.astype(np.float32) / np.float32(255)
         trusted = np.ones_like(truth, dtype=np.bool_)
@@ -283,10 +291,21 @@ def _with_patches(
     return blur_patches(image, truth, augment.patches, augment.patch_size, rng)
 
 
-def _source(place: Place, side: int) -> tuple[int, int, int]:
-    """Top, left and side, in pixels of the pair, of the square that `side` window pixels show."""
-    need = int(np.ceil(side / place.scale))
-    return round(place.row - need / 2), round(place.col - need / 2), need
+def _seen(plane: NDArray[np.uint8], place: Place, side: int) -> NDArray[np.uint8]:
+    """The square of `plane` that `side` window pixels show, averaged by a whole number where that is many more."""
+    factor = max(1, int(1 / place.scale))
+    need = int(np.ceil(side / place.scale / factor))
+    top, left = round(place.row / factor - need / 2), round(place.col / factor - need / 2)
+    if factor > 1:
+        height, width = (max(1, length // factor) for length in plane.shape[:2])
+        # Only what the square meets; all of an axis along which it is larger than the plane and mirrored repeatedly.
+        first, last = (0, height) if need >= height else (max(0, top), min(height, top + need))
+        begin, end = (0, width) if need >= width else (max(0, left), min(width, left + need))
+        met = plane[first * factor : last * factor, begin * factor : end * factor]
+        size = end - begin, last - first
+        plane = cv2.resize(met, size, interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
+        top, left = top - first, left - begin
+    return _mirrored(plane, top, left, need)
 
 
 def _mirrored(plane: NDArray[np.uint8], top: int, left: int, side: int) -> NDArray[np.uint8]:
@@ -298,10 +317,15 @@ def _mirrored(plane: NDArray[np.uint8], top: int, left: int, side: int) -> NDArr
     if not (above or below or before or after):
         return inside
     if max(above, below) <= inside.shape[0] and max(before, after) <= inside.shape[1]:
-        return cv2.copyMakeBorder(inside, above, below, before, after, cv2.BORDER_REFLECT).astype(np.uint8)
-    whole = cv2.copyMakeBorder(plane, above, below, before, after, cv2.BORDER_REFLECT).astype(np.uint8)
+        return _bordered(inside, above, below, before, after)
+    whole = _bordered(plane, above, below, before, after)
     row, col = top + above, left + before
     return whole[row : row + side, col : col + side]
+
+
+def _bordered(plane: NDArray[np.uint8], above: int, below: int, before: int, after: int) -> NDArray[np.uint8]:
+    mirrored = cv2.copyMakeBorder(plane, above, below, before, after, cv2.BORDER_REFLECT)
+    return mirrored.astype(np.uint8, copy=False)  # for its type alone: large windows are not copied again
 
 
 def _band(truth: NDArray[np.float32], radius: int) -> NDArray[np.bool_]:
