@@ -99,7 +99,8 @@ class RunFolder:
         except OSError as error:
             if isinstance(error, RasterError):
                 raise
-            raise RasterError(f"{self._out}: cannot be written: {error.strerror or error}") from error
+            where = "" if error.filename is None else f"{error.filename}: "
+            raise RasterError(f"{self._out}: cannot be written: {where}{error.strerror or error}") from error
         return self
 
     def __exit__(
@@ -164,12 +165,17 @@ class RunFolder:
                 path.unlink(missing_ok=True)
 
     def _acquire(self) -> int:
-        """The locked file's descriptor. A lock that its holder has removed counts for nothing."""
+        """The locked file's descriptor. A lock that its holder has removed counts for nothing.
+
+        Links are not followed: what they lead to is not ours to clear.
+        """
         path = self.path / _LOCK
         while True:
+            if self.path.is_symlink():
+                raise InputError(f"{self.path}: is a link, where the unfinished {self._out.name} is kept; remove it")
             self.path.mkdir(exist_ok=True)
             try:
-                descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+                descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
             except FileNotFoundError:
                 if not self.path.parent.is_dir():
                     raise

@@ -142,6 +142,23 @@ def test_a_folder_that_cannot_be_made_is_one_error(tmp_path: Path) -> None:
         RunFolder(tmp_path / "mask.tif").__enter__()
 
 
+@pytest.mark.skipif(os.name == "nt", reason="links take rights there")
+@pytest.mark.parametrize("linked", ["folder", "lock"])
+def test_what_a_link_leads_to_is_left_alone(out: Path, linked: str) -> None:
+    """Whoever may write beside the output may have put it there."""
+    others = out.with_name("others")
+    others.mkdir()
+    (others / "precious").write_text("of somebody else")
+    if linked == "folder":
+        folder_of(out).symlink_to(others)
+    else:
+        folder_of(out).mkdir()
+        (folder_of(out) / "lock").symlink_to(others / "precious")
+    with pytest.raises((InputError, RasterError), match="link"):
+        RunFolder(out).__enter__()
+    assert (others / "precious").read_text() == "of somebody else"
+
+
 def test_long_names_have_a_folder_too(tmp_path: Path) -> None:
     out = tmp_path / ("ä" * 124 + ".tif")
     interrupt(out)
