@@ -30,6 +30,7 @@ from refine.plan import Device, Plan
 from refine.planning import plan_for_array, plan_for_raster
 from refine.raster import (
     Header,
+    check_apart,
     check_output,
     create_mask,
     foreground_from,
@@ -107,6 +108,7 @@ def refine_raster(
     image, out, mask = as_path(image), Path(out), None if mask is None else as_path(mask)
     header = read_header(image, max_pixels=settings.max_pixels)
     check_output(out, image, overwrite=settings.overwrite, overviews=settings.overviews, cog=settings.cog)
+    check_apart(out, (*header.files, *_files_of_mask(mask, settings)))
     if not (settings.resume or settings.overwrite):
         check_left_over(out)
     networks = choose_networks(settings, resolve_device(settings), needs_coarse=mask is None)
@@ -240,11 +242,10 @@ def _identity(
     libraries = versions()
     del libraries["python"]
     identity = {"the image": _fingerprint(header), "--flips": str(settings.flips)} | plan_identity(plan)
-    if mask is not None:
-        if mask.suffix.lower() == ".npy":
-            identity["--mask"] = fingerprint([mask])
-        else:
-            identity["--mask"] = _fingerprint(read_header(mask, max_pixels=settings.max_pixels))
+    if isinstance(mask, RemotePath):
+        identity["--mask"] = remote_fingerprint(mask)
+    elif mask is not None:
+        identity["--mask"] = fingerprint(_files_of_mask(mask, settings))
     elif networks.coarse is not None and networks.coarse_checkpoint is not None:
         identity["--coarse"] = networks.coarse
         identity["--coarse-checkpoint"] = sha256(networks.coarse_checkpoint)
@@ -257,6 +258,14 @@ def _identity(
         "--device": describe_device(networks),
         **{f"the version of {name}": number for name, number in libraries.items()},
     }
+
+
+def _files_of_mask(mask: Path | None, settings: Settings) -> tuple[Path, ...]:
+    if mask is None or isinstance(mask, RemotePath):
+        return ()
+    if mask.suffix.lower() == ".npy":
+        return (mask,)
+    return read_header(mask, max_pixels=settings.max_pixels).files
 
 
 def _fingerprint(header: Header) -> str:

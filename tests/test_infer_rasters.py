@@ -106,3 +106,24 @@ def test_the_limit_of_pixels_can_be_raised_and_lowered(
     with pytest.raises(InputError, match=r"large\.png: declares 120 x 90 .* above --max-pixels 7000"):
         refine_raster(small, tmp_path / "mask.tif", large, settings=few.model_copy(update={"align": "stretch"}))
     assert plan_raster(small, settings=few.model_copy(update={"max_pixels": 6_000})).height == 75
+
+
+MOSAIC = """<VRTDataset rasterXSize="1200" rasterYSize="900"><VRTRasterBand dataType="Byte" band="1"><SimpleSource>
+<SourceFilename relativeToVRT="1">{source}</SourceFilename><SourceBand>1</SourceBand></SimpleSource></VRTRasterBand>
+</VRTDataset>"""
+
+
+@pytest.mark.parametrize("read_from", ["the image's mosaic", "the mask"])
+def test_what_is_read_is_not_replaced(
+    tmp_path: Path, pair: tuple[Path, Path], options: Settings, read_from: str
+) -> None:
+    image, mask = pair
+    if read_from == "the mask":
+        out = mask
+    else:
+        out, image = image, tmp_path / "mosaic.vrt"
+        image.write_text(MOSAIC.format(source=out.name))
+    before = out.read_bytes()
+    with pytest.raises(InputError, match="is read from it"):
+        refine_raster(image, out, mask, settings=options.model_copy(update={"overwrite": True}))
+    assert out.read_bytes() == before

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from rasterio.windows import Window as RasterWindow
@@ -34,6 +35,14 @@ def check_output(out: Path, image: Path, *, overwrite: bool, overviews: bool = F
             raise InputError(f"{out}: exists already; give --overwrite or another --out")
     if not out.parent.is_dir():
         raise InputError(f"{out}: the folder {out.parent} does not exist")
+
+
+def check_apart(out: Path, files: Iterable[Path]) -> None:
+    """Raises InputError if `out` is one of the files that an image or a mask is read from, such as a mosaic's."""
+    if out.exists():
+        for path in files:
+            if not isinstance(path, RemotePath) and path.exists() and out.samefile(path):
+                raise InputError(f"{out}: the image or the mask is read from it; give another --out")
 
 
 def is_whole_mask(path: Path, height: int, width: int, *, overviews: bool = False, cog: bool = False) -> bool:
