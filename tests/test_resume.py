@@ -384,6 +384,15 @@ def test_results_that_are_not_whole_are_not_taken_as_finished(command: Call, man
     assert (many / "results" / "b.tif").read_bytes() == whole
 
 
+def test_a_result_that_is_not_whole_stops_no_other(command: Call, many: Path) -> None:
+    (many / "results" / "b.tif").write_bytes(b"half of it")
+    code, said, err = command(many, "--resume")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "b.tif: exists already" in err
+    assert "a.tif: " in said
+    assert sorted(path.name for path in (many / "results").iterdir()) == ["a.tif", "b.tif", "c.tif"]
+
+
 @pytest.mark.usefixtures("small_parts")
 def test_an_old_output_beside_an_interrupted_run_is_not_taken_as_finished(
     command: Call, many: Path, options: Settings
