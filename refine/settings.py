@@ -67,7 +67,7 @@ class Settings(BaseModel):
         description="how far the mask may be wrong, in the image's pixels; found from the mask if not given",
     )
     coarse: CoarseKind | None = Field(
-        None, description="network that makes the first mask where none is given; mos_l if not said"
+        None, description="network that makes the first mask where none is given; u2netp if not said"
     )
     coarse_checkpoint: FilePath | None = Field(
         None, description="weights of the coarse network; the shipped ones if not given"

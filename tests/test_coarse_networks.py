@@ -132,3 +132,12 @@ def test_published_weights_give_the_mask_of_onnxruntime(name: str) -> None:
     comparison = Comparison(name, model, path)
     for _, image in images_of(ASTRONAUT):
         assert comparison.difference(image)["largest"] < 2e-3
+
+
+def test_a_given_file_of_our_own_needs_no_name(checkpoints: Path) -> None:
+    given = checkpoints / "mos_l_lite.safetensors"
+    usual = choose_networks(Settings(), "cpu", needs_coarse=True)
+    named = choose_networks(Settings(coarse="mos_l"), "cpu", needs_coarse=True)
+    ours = choose_networks(Settings(coarse_checkpoint=given), "cpu", needs_coarse=True)
+    assert (usual.coarse, named.coarse, ours.coarse) == ("u2netp", "mos_l", "mos_l")
+    assert usual.coarse_checkpoint == default_checkpoint("u2netp")
