@@ -299,8 +299,8 @@ def test_an_interruption_is_one_line_and_leaves_no_file(
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        # A shell gives its background jobs an ignored SIGINT, and these tests may run in one.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        # A shell gives its background jobs an ignored SIGINT, nohup an ignored SIGHUP; these tests may run in either.
+        preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),
     )
     deadline = time.monotonic() + 60
     while not list(folder.glob(".*")) and time.monotonic() < deadline:
