@@ -69,7 +69,7 @@ def load_model(path: Path | str, *, expect: Role | None = None) -> tuple[nn.Modu
     metadata = read_metadata(path)
     check_role(path, metadata, expect)
     try:
-        model = build_model(metadata.architecture, metadata.config)
+        model = build_model(metadata.architecture, metadata.config, is_loaded=True)
     except ConfigError as error:
         raise CheckpointError(f"{path}: this version cannot build its network: {error}") from error
     state = _read_tensors(path)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from refine.errors import ConfigError
 from refine.installation import import_timm
+from refine.models import efficientnet_lite
 
 
 class Encoder(nn.Module):
@@ -17,12 +19,24 @@ class Encoder(nn.Module):
     `forward` takes (B, in_channels, H, W) and gives one (B, C_i, H / s_i, W / s_i) per tap, finest first;
     `channels` and `strides` say C_i and s_i. Planes beyond RGB start with zero weights: the widened network first
     computes exactly what the RGB network computes. Weights start at random; `load_rgb_weights` brings ImageNet's.
+    With `is_loaded` all weights are about to be loaded, and timm is imported only for what refine cannot build itself.
 
     Raises ConfigError if timm has no such network, or if it has no feature map at a wanted stride.
     """
 
-    def __init__(self, name: str, *, in_channels: int, output_stride: int, taps: Sequence[int]) -> None:
+    def __init__(
+        self, name: str, *, in_channels: int, output_stride: int, taps: Sequence[int], is_loaded: bool = False
+    ) -> None:
         super().__init__()
+        self.net: Any  # timm is untyped
+        self.channels: list[int]
+        self.strides: list[int]
+        if is_loaded and name == efficientnet_lite.NAME and output_stride == 32:
+            lite = efficientnet_lite.EfficientNetLite(in_channels, taps)
+            self.net, self.channels, self.strides = lite, lite.channels, lite.strides
+            self.mean: tuple[float, ...] = efficientnet_lite.MEAN
+            self.std: tuple[float, ...] = efficientnet_lite.STD
+            return
         timm = import_timm()
         if name not in timm.list_models(name):
             raise ConfigError(f"model.encoder: timm has no network {name!r}; see timm.list_models()")
@@ -37,13 +51,14 @@ class Encoder(nn.Module):
             raise ConfigError(f"model.encoder: {name!r} has no features at stride {missing}; it has {reductions}")
         # Where several stages share a stride (dilated networks) the last one is meant.
         indices = tuple(max(i for i, stride in enumerate(reductions) if stride == tap) for tap in taps)
-        self.net = timm.create_model(name, features_only=True, pretrained=False, out_indices=indices, **options)
-        self.channels: list[int] = self.net.feature_info.channels()
-        self.strides: list[int] = self.net.feature_info.reduction()
-        self.mean: tuple[float, ...] = tuple(self.net.default_cfg["mean"])
-        self.std: tuple[float, ...] = tuple(self.net.default_cfg["std"])
-        _drop_unused_stages(self.net)
-        _widen_stem(self.net, in_channels)
+        net = timm.create_model(name, features_only=True, pretrained=False, out_indices=indices, **options)
+        self.channels = net.feature_info.channels()
+        self.strides = net.feature_info.reduction()
+        self.mean = tuple(net.default_cfg["mean"])
+        self.std = tuple(net.default_cfg["std"])
+        _drop_unused_stages(net)
+        _widen_stem(net, in_channels)
+        self.net = net
 
     def forward(self, x: Tensor) -> list[Tensor]:
         features: list[Tensor] = self.net(x)

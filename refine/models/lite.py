@@ -106,18 +106,20 @@ class LiteNet(nn.Module):
 
     `forward(image (B, 3, H, W) normalised, coarse (B, 1, H, W) in 0..1, reach (B,) in pixels)` gives logits
     (B, 1, H, W): in training those of strides 16, 8, 4 and "final", else only "final". H and W are multiples of
-    `stride`.
+    `stride`. With `is_loaded` all weights are about to be loaded: see `Encoder`.
     """
 
     stride = 16
 
-    def __init__(self, config: LiteConfig | None = None) -> None:
+    def __init__(self, config: LiteConfig | None = None, *, is_loaded: bool = False) -> None:
         super().__init__()
         self.config = config = config or LiteConfig()
         self.takes_mask = config.takes_mask
         self.residual = config.takes_mask and config.output == "residual"
         planes = 3 + config.takes_mask + (config.takes_mask and config.reach_input)
-        self.encoder = Encoder(config.encoder, in_channels=planes, output_stride=32, taps=(2, 4, 8, 16))
+        self.encoder = Encoder(
+            config.encoder, in_channels=planes, output_stride=32, taps=(2, 4, 8, 16), is_loaded=is_loaded
+        )
         # The mask goes to every decoder block as well: the stem's mask weights start at zero and learn late.
         beside = planes - 3
         c2, c4, c8, c16 = (channels + beside for channels in self.encoder.channels)

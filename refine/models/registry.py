@@ -96,14 +96,17 @@ def full_config(name: str, config: Mapping[str, object] | None = None) -> BaseMo
     return chosen
 
 
-def build_model(name: str, config: Mapping[str, object] | None = None) -> nn.Module:
+def build_model(name: str, config: Mapping[str, object] | None = None, *, is_loaded: bool = False) -> nn.Module:
     """A new network with random weights, on the CPU, in training mode. Nothing is downloaded.
+
+    With `is_loaded` all its weights are about to be loaded: the lite networks then do without timm.
 
     Raises ConfigError for an unknown name, an unknown key, or a value that does not fit.
     """
     network = find_network(name)
     build: type[nn.Module] = getattr(_code_of(network), network.class_name)
-    return build(full_config(name, config))
+    options = {"is_loaded": True} if is_loaded and network.module == "lite" else {}
+    return build(full_config(name, config), **options)
 
 
 def published_preprocessing(name: str) -> Preprocessing:
