@@ -52,9 +52,14 @@ def roofs(side: int, texture: RGB, rng: Generator) -> tuple[RGB, Alpha]:
     colour = _palette(rng)
     scene = np.empty((size, size, 3), np.float32)
     scene[:] = colour(40, 190)
+    if rng.random() < 0.5:
+        _woods(scene, colour, rng)
     for _ in range(int(rng.integers(0, 4))):
         _road(scene, colour, rng)
     plots = _plots(size, rng)
+    for plot in plots:
+        if rng.random() < 0.5:  # bare ground, a drive or a lawn beside it
+            _fill(scene, plot.mean(axis=0) + _yard(plot, rng), colour(30, 250))
     sun = _direction(rng) * rng.uniform(1, 12) * FINE_SCENE
     _shade(scene, [plot + sun * step for plot in plots for step in np.linspace(0, 1, 6)], rng)
     truth = np.zeros((size, size), np.uint8)
@@ -201,6 +206,28 @@ def _roof(scene: Canvas, plot: Points, colour: Callable[[float, float], NDArray[
     for _ in range(int(rng.integers(0, 5)) if rng.random() < 0.4 else 0):
         corner = centre + (plot[int(rng.integers(len(plot)))] - centre) * rng.uniform(0, 0.7)
         _fill(scene, corner + rng.uniform(1, 4) * FINE_SCENE * (_footprint(2, rng)), colour(20, 250))
+
+
+def _yard(plot: Points, rng: Generator) -> Points:
+    """An outline about the origin that mostly reaches beyond the plot."""
+    length = np.abs(plot - plot.mean(axis=0)).max()
+    shape = _blob(1, rng)
+    unit = (shape - shape.mean(axis=0)) / np.abs(shape - shape.mean(axis=0)).max()
+    yard: Points = length * (unit * rng.uniform(0.6, 2.2) + rng.normal(0, 0.7, 2))
+    return yard
+
+
+def _woods(scene: Canvas, colour: Callable[[float, float], NDArray[np.float32]], rng: Generator) -> None:
+    """Tree tops side by side: blobs of light and shade as large as trees, over some or all of the scene."""
+    size = len(scene)
+    grain = rng.uniform(2, 8) * FINE_SCENE
+    cells = int(size / grain) + 2
+    light = cv2.resize(
+        rng.standard_normal((cells, cells), dtype=np.float32), (size, size), interpolation=cv2.INTER_CUBIC
+    )
+    where = cv2.resize(rng.standard_normal((5, 5), dtype=np.float32), (size, size), interpolation=cv2.INTER_CUBIC)
+    tone = colour(20, 110) * (1 + np.float32(rng.uniform(0.2, 0.6)) * light[:, :, None])
+    np.copyto(scene, np.clip(tone, 2, 255), where=(where > rng.uniform(-2, 0.5))[:, :, None])
 
 
 def _road(scene: Canvas, colour: Callable[[float, float], NDArray[np.float32]], rng: Generator) -> None:
