@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from refine.backends import load_coarse
+from refine.cascade import NETWORK_PIXELS
 from refine.coarse import CoarseNetwork, make_coarse
 from refine.errors import InputError
 from refine.geometry import RGB, Mask
@@ -66,7 +67,7 @@ def makers(kinds: tuple[str, ...], *, mos_l: Path | None, isnet: Path | None, de
             chosen.append(stored_predictions)
         elif kind == "mos_l":
             network = load_coarse(mos_l or default_checkpoint("mos_l_lite"), device=device)
-            chosen.append(partial(by_network, kind, network, 2.0))
+            chosen.append(partial(by_network, kind, network, NETWORK_PIXELS))
         elif kind == "u2netp":
             chosen.append(partial(by_network, kind, load_coarse(default_checkpoint("u2netp"), device=device), None))
         else:
