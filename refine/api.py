@@ -162,6 +162,9 @@ def refine_raster(
         folder.finish()
         if run.resumed:
             notes = (*notes, f"resumed: {run.resumed} of {run.parts} parts had been finished before")
+        if not (run.run or run.resumed):
+            certain = f"below {plan.low:g} or above {plan.high:g} around every window, and stands as it is"
+            notes = (*notes, f"no window was run: the first mask is {certain}")
         if run.not_finite:
             notes = (*notes, f"the network gave NaN in {run.not_finite} windows, which changed nothing; is it damaged?")
         if run.batch < plan.batch:

@@ -212,6 +212,7 @@ def synthesize(
 @click.option("--truth", type=FILE, required=True, help="folder of true masks with the same stems")
 @click.option("--before", type=FILE, help="folder of masks that --pred was refined from, to score the difference")
 @click.option("--json", "json_path", type=FILE, help="also write the figures of every image, as fractions")
+@click.option("--overwrite", is_flag=True, help="replace an existing file of --json")
 @click.option(
     "--also",
     "further",
@@ -226,6 +227,7 @@ def evaluate(
     truth: Path,
     before: Path | None,
     json_path: Path | None,
+    overwrite: bool,
     further: tuple[Literal["contour", "salient", "fixation"], ...],
     stretch: bool,
 ) -> int:
@@ -235,4 +237,6 @@ def evaluate(
 
     from refine.evaluate import evaluate_folders
 
-    return evaluate_folders(prediction, truth, before=before, json_path=json_path, further=further, stretch=stretch)
+    return evaluate_folders(
+        prediction, truth, before=before, json_path=json_path, overwrite=overwrite, further=further, stretch=stretch
+    )

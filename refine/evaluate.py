@@ -13,7 +13,7 @@ import numpy as np
 
 from refine.errors import InputError
 from refine.geometry import Mask, Window
-from refine.inputs import MASK_SUFFIXES
+from refine.inputs import MASK_SUFFIXES, check_new_file, real_path
 from refine.masks import open_mask
 from refine.metrics.further import TITLES, Further, Gathered, gather
 from refine.metrics.summary import Scores, Summary, Truth, count_worse, score, summarise
@@ -35,6 +35,7 @@ def evaluate_folders(
     *,
     before: Path | None,
     json_path: Path | None,
+    overwrite: bool = False,
     further: Sequence[Further] = (),
     stretch: bool = False,
 ) -> int:
@@ -42,12 +43,18 @@ def evaluate_folders(
 
     Masks are matched by stem; a prediction may end in `_mask`, as `refine infer` names results beside their images.
     A prediction of another size is brought to the truth's. `stretch` is for the further measures of salient objects.
-    Raises InputError where a mask is missing, InstallationError where a library of the further measures is.
+    Raises InputError where a mask is missing or the JSON has no place, InstallationError where a library of the further
+    measures is missing.
     """
     truths = masks_by_stem(truth)
+    if json_path is not None:
+        check_new_file("--json", json_path, overwrite=overwrite)
     scored = {"after": _Scored.of(truths, prediction, further, stretch=stretch)}
     if before is not None:
         scored = {"before": _Scored.of(truths, before, further, stretch=stretch)} | scored
+    read = [path for paths in (truths, *(folder.masks for folder in scored.values())) for path in paths.values()]
+    if json_path is not None and real_path(json_path) in map(real_path, read):
+        raise InputError(f"--json {json_path}: is one of the masks; give another name")
     for path in truths.values():
         actual = Truth.of(read_mask(path))
         for folder in scored.values():

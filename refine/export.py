@@ -15,7 +15,8 @@ from refine.backends.onnx_export import export_refiner, reference
 from refine.backends.onnx_file import exported_path
 from refine.errors import CheckpointError, InputError, RasterError
 from refine.geometry import RGB, Mask, Window, mirror
-from refine.raster import open_image
+from refine.inputs import check_new_file
+from refine.raster import open_image, read_header
 from refine.read import read_window
 from refine.whole_file import write_whole
 
@@ -50,8 +51,8 @@ def export_network(checkpoint: Path, image: Path, *, out: Path | None, tile: int
     out = exported_path(checkpoint) if out is None else out
     if out.suffix != ".onnx":
         raise InputError(f"--out {out}: end it in .onnx")
-    if out.exists() and not overwrite:
-        raise InputError(f"--out {out}: exists already; give --overwrite or another name")
+    check_new_file("--out", out, overwrite=overwrite)
+    read_header(image)  # what is no image is said at once, not after the export
     content, about = export_refiner(checkpoint, tile)
     refiner = OnnxRefiner(open_session(content, out), about)
     parity = measure_parity(refiner, checkpoint, image, tile)

@@ -17,7 +17,7 @@ from tqdm import tqdm
 from refine.allocation import keep_freed_memory
 from refine.api import plan_raster, refine_raster
 from refine.errors import InputError, RasterError, RefineError
-from refine.inputs import Job, make_jobs, real_path
+from refine.inputs import Job, check_new_file, make_jobs, real_path
 from refine.networks import choose_networks, likely_device
 from refine.outputs import PREVIEW_SUFFIXES
 from refine.raster import check_output, default_output, is_whole_mask, read_header
@@ -200,9 +200,4 @@ def _check_places(
 def _check_extra(option: str, path: Path, taken: AbstractSet[Path], *, overwrite: bool) -> None:
     if real_path(path) in taken:
         raise InputError(f"{option} {path}: is an image, mask, result or preview of this run; give another name")
-    if path.is_dir():
-        raise InputError(f"{option} {path}: is a folder; give a file")
-    if path.exists() and not overwrite:
-        raise InputError(f"{option} {path}: exists already; give --overwrite or another name")
-    if not path.parent.is_dir():
-        raise InputError(f"{option} {path}: the folder {path.parent} does not exist")
+    check_new_file(option, path, overwrite=overwrite)

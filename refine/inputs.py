@@ -1,6 +1,6 @@
 """What to refine and where it goes: images from files, folders and patterns, their masks by stem, their results' names.
 
-Only names are looked at here; no file is opened.
+Only names are looked at here, and whether they are taken; no file is opened.
 """
 
 from __future__ import annotations
@@ -122,6 +122,16 @@ def make_jobs(
         if real_path(job.out) in sources:
             raise InputError(f"{job.out} is an image or mask of this run and would be replaced; give another --out")
     return jobs
+
+
+def check_new_file(option: str, path: Path, *, overwrite: bool) -> None:
+    """Raises InputError if the file that `option` names cannot be written, or would replace another one unasked."""
+    if path.is_dir():
+        raise InputError(f"{option} {path}: is a folder; give a file")
+    if path.exists() and not overwrite:
+        raise InputError(f"{option} {path}: exists already; give --overwrite or another name")
+    if not path.parent.is_dir():
+        raise InputError(f"{option} {path}: the folder {path.parent} does not exist")
 
 
 def real_path(path: Path) -> Path:

@@ -154,7 +154,8 @@ def make_plan(
         if budget_bytes is None or sum(memory.values()) <= budget_bytes:
             break
     else:
-        raise MemoryBudgetError(_too_small(height, width, budget_bytes or 0, sum(memory.values())))
+        smallest = sum(memory.values())
+        raise MemoryBudgetError(_too_small(height, width, tile, batch, budget_bytes or 0, smallest))
     return Plan(
         height=height,
         width=width,
@@ -221,11 +222,11 @@ def _part_bytes(step: LevelPlan, *, has_invalid: bool) -> int:
     return row * (step.rows[1] - step.rows[0]) + len(step.parts) * 4 * step.level.width * max(1, step.overlap)
 
 
-def _too_small(height: int, width: int, budget: int, smallest: int) -> str:
-    mebibytes = ceil(smallest / MIB)
+def _too_small(height: int, width: int, tile: int, batch: int | None, budget: int, smallest: int) -> str:
+    windows = f"--tile {tile}" if batch is None else f"--tile {tile} --batch {batch}"
     return (
-        f"--max-memory {_mebibytes(budget)} is too small for an image of {width} x {height} (width x height); "
-        f"the smallest that works is --max-memory {mebibytes}MiB"
+        f"--max-memory {budget / MIB:.10g}MiB is too small for an image of {width} x {height} (width x height) with"
+        f" {windows}; the smallest that works is --max-memory {ceil(smallest / MIB)}MiB"
     )
 
 
@@ -264,7 +265,7 @@ def _described(plan: Plan) -> Iterator[str]:
     yield f"image       {plan.width} x {plan.height} (width x height)"
     if plan.roi is not None:
         yield f"part        rows {plan.roi.row} to {plan.roi.stop_row}, columns {plan.roi.col} to {plan.roi.stop_col}"
-    yield f"mask        wrong by up to {plan.reach:g} px; windows run: {plan.select}"
+    yield f"mask        wrong by up to {plan.reach:.1f} px; windows run: {plan.select}"
     yield f"windows     {plan.tile} px, {plan.overlap} of them shared with the next window"
     yield f"batch       {plan.batch} windows on {plan.device}, {plan.look_ahead} batches read ahead"
     yield ""

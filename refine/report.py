@@ -80,8 +80,9 @@ class Report(_Entry):
     def summary(self) -> str:
         """One line for a terminal."""
         windows = self.windows_run + self.windows_skipped
+        height, width = (self.height, self.width) if self.roi is None else self.roi[2:]
         return (
-            f"{self.out}: {self.width} x {self.height}, {self.windows_run} of {windows} windows run on"
+            f"{self.out}: {width} x {height}, {self.windows_run} of {windows} windows run on"
             f" {len(self.levels)} {'level' if len(self.levels) == 1 else 'levels'}, {self.seconds['total']:.1f} s"
         )
 

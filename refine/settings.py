@@ -151,17 +151,19 @@ class Settings(BaseModel):
 
 def _all_problems(error: ValidationError) -> str:
     """Every problem in one line, each with its option as the command names it."""
-    return "; ".join(
-        _problem(str(entry["loc"][0]) if entry["loc"] else "", entry["msg"], entry["input"])
-        for entry in error.errors(include_url=False)
-    )
+    by_option: dict[tuple[str, str], list[str]] = {}  # a field of two types has a message for each of them
+    for entry in error.errors(include_url=False):
+        name = str(entry["loc"][0]) if entry["loc"] else ""
+        by_option.setdefault((name, repr(entry["input"])), []).append(entry["msg"].removeprefix("Value error, "))
+    return "; ".join(_problem(name, messages, value) for (name, value), messages in by_option.items())
 
 
-def _problem(name: str, message: str, value: object) -> str:
-    message = message.removeprefix("Value error, ")
+def _problem(name: str, messages: list[str], value: object) -> str:
     if not name:
-        return message
-    return f"--{name.replace('_', '-')}: {message[:1].lower()}{message[1:]}, got {value!r}"
+        return "; ".join(messages)
+    first, *others = (f"{message[:1].lower()}{message[1:]}" for message in messages)
+    either = " or ".join([first, *(other.removeprefix("input should be ") for other in others)])
+    return f"--{name.replace('_', '-')}: {either}, got {value}"
 
 
 def _listed(values: tuple[float, ...]) -> str:

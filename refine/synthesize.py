@@ -55,7 +55,7 @@ def synthesize(request: SynthesizeRequest) -> str:
         part.replace(request.out)
     finally:
         shutil.rmtree(part, ignore_errors=True)
-    return f"{count} composites in {request.out}; {text}"
+    return f"{count} {'composite' if count == 1 else 'composites'} in {request.out}; {text}"
 
 
 def _write(composites: CutOuts, numbers: list[int], folder: Path) -> str:

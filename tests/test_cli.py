@@ -128,6 +128,21 @@ def test_binary_results_hold_two_values(command: Call, folder: Path) -> None:
     assert set(np.unique(read(folder / "photo_mask.png"))) == {0, 255}
 
 
+def test_the_line_for_a_part_has_the_size_of_what_was_written(command: Call, folder: Path) -> None:
+    arguments = ("--image", folder / "photo.jpg", "--mask", folder / "rough.png", "--out", folder / "part.png")
+    ended = command(*arguments, "--roi", "10,20,100,90")
+    assert ended.out.startswith(f"{folder / 'part.png'}: 90 x 100, ")
+    assert read(folder / "part.png").shape == (100, 90)
+
+
+def test_a_mask_of_labels_that_shows_no_outline_is_told_of(command: Call, folder: Path, photograph: Pair) -> None:
+    """0 and 2 of 255 are next to nothing; whoever means labels must hear of it."""
+    write_picture(folder / "labels.png", np.asarray((photograph[1] >= 128) * 2, np.uint8))
+    ended = command("--image", folder / "photo.jpg", "--mask", folder / "labels.png", "--out", folder / "out.png")
+    assert ended.code == 0
+    assert "no window was run: the first mask is below 0.05 or above 0.95" in ended.out
+
+
 def test_an_existing_output_needs_overwrite(command: Call, folder: Path) -> None:
     arguments = ("--image", folder / "photo.jpg", "--mask", folder / "rough.png", "--out", folder / "out.png")
     (folder / "out.png").write_bytes(b"mine")
@@ -184,6 +199,15 @@ def test_a_plan_needs_no_torch(folder: Path, checkpoints: Path) -> None:
         (["--image", "{}/photo.jpg", "--mask", "{}/" + "n" * 300], "file name too long"),
         (["--image", "{}/photo.jpg", "--max-memory", "0.05GiB"], "the smallest that works is --max-memory"),
         (["--image", "{}/photo.jpg", "--batch", "many"], "'many' is neither auto nor a whole number"),
+        (
+            ["--image", "{}/photo.jpg", "--batch", "0"],
+            "should be 'auto' or greater than or equal to 1, got 0",
+        ),
+        (
+            ["--image", "{}/photo.jpg", "--batch", "100000"],
+            "--max-memory 4096MiB is too small for an image of 400 x 300",
+        ),
+        (["--image", "{}/photo.jpg", "--tile", "16000"], "with --tile 16000; the smallest that works is"),
         (["--image", "{}/photo.jpg", "--roi", "1,2,3"], "--roi 1,2,3: give row,col,height,width"),
         (["--image", "{}/photo.jpg", "--roi", "290,0,20,20"], "--roi 290,0,20,20"),
         (["--image", "{}/photo.jpg", "--reach", "1e30"], "--reach: input should be less than or equal to 100000"),

@@ -142,14 +142,34 @@ def test_a_missing_prediction_is_refused(folders: tuple[Path, Path, Path], capsy
     assert err == f"refine evaluate: {prediction}: no mask of the stem 'b', which the truth has\n"
 
 
-def test_figures_that_cannot_be_written_are_one_line(
+def test_figures_without_a_place_are_refused_before_anything_is_scored(
     folders: tuple[Path, Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     truth, _, before = folders
-    (tmp_path / "file").touch()
-    code, _, err = evaluate(capsys, "--pred", before, "--truth", truth, "--json", tmp_path / "file" / "scores.json")
-    assert code == 2
-    assert err.splitlines() == [f"refine evaluate: {tmp_path}/file/scores.json: cannot be written: Not a directory"]
+    for place, problem in (
+        (tmp_path / "none" / "scores.json", f"the folder {tmp_path}/none does not exist"),
+        (tmp_path, "is a folder; give a file"),
+    ):
+        code, out, err = evaluate(capsys, "--pred", before, "--truth", truth, "--json", place)
+        assert (code, out, err) == (2, "", f"refine evaluate: --json {place}: {problem}\n")
+
+
+def test_figures_replace_nothing_unasked_and_never_a_mask(
+    folders: tuple[Path, Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    truth, _, before = folders
+    (tmp_path / "mine.json").write_text("mine")
+    arguments = ("--pred", before, "--truth", truth, "--json")
+    code, _, err = evaluate(capsys, *arguments, tmp_path / "mine.json")
+    assert (code, (tmp_path / "mine.json").read_text()) == (2, "mine")
+    assert "exists already; give --overwrite" in err
+    assert evaluate(capsys, *arguments, tmp_path / "mine.json", "--overwrite")[0] == 0
+    assert "images" in json.loads((tmp_path / "mine.json").read_text())
+    for mask in (truth / "a.png", before / "b.png"):
+        whole = mask.read_bytes()
+        code, _, err = evaluate(capsys, *arguments, mask, "--overwrite")
+        assert (code, mask.read_bytes()) == (2, whole)
+        assert "is one of the masks" in err
 
 
 def test_a_photograph_beside_its_truth_is_no_mask(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from refine import backends, export
 from refine.backends.onnx_file import exported_path
-from refine.errors import CheckpointError, InputError
+from refine.errors import CheckpointError, InputError, RefineError
 from refine.geometry import RGB, Mask
 from refine.settings import Settings
 from refine.shipped import default_checkpoint
@@ -117,3 +117,21 @@ def test_windows_of_another_size_are_refused(checkpoint: Path) -> None:
 def test_onnxruntime_with_a_gpu_is_refused() -> None:
     with pytest.raises(InputError, match="--backend onnxruntime runs on the CPU"):
         Settings(backend="onnxruntime", device="cuda")
+
+
+@pytest.mark.parametrize(
+    ("image", "out", "message"),
+    [
+        ("image.png", "none/y.onnx", "--out .*y.onnx: the folder .* does not exist"),
+        ("image.png", "refiner.onnx", "exists already; give --overwrite"),
+        ("refiner.safetensors", "y.onnx", "not an image"),
+    ],
+)
+def test_what_is_wrong_with_the_paths_is_said_before_the_export(
+    checkpoint: Path, image: str, out: str, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(export, "export_refiner", lambda *_: pytest.fail("exported first"))
+    folder = checkpoint.parent
+    with pytest.raises(RefineError, match=message):
+        export.export_network(checkpoint, folder / image, out=folder / out, tile=TILE, overwrite=False)
+    assert not (folder / "y.onnx").exists()
