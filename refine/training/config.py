@@ -65,6 +65,9 @@ class Perturb(Section):
     late_from: float = Field(0.3, ge=0, le=1, description="share of the schedule after which `late_kinds` count")
     reduce_max: float = Field(16, gt=1.5, le=64, description="largest factor of kind 'reduce'")
     hard: float = Field(0.5, ge=0, le=1, description="share of perturbed masks that are cut at 0.5")
+    where: Literal["loader", "device"] = Field(
+        "loader", description="device: a batch at a time where the network trains, for loaders that limit a GPU"
+    )
 
     @model_validator(mode="after")
     def _some_kind(self) -> Perturb:

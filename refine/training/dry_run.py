@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from refine.training.config import TrainingConfig
+from refine.training.deferred import damaged
 from refine.training.loop import Machine, batches, new_run, training_step
 from refine.training.run import TrainingPrecision, build_network, check_shares, choose_machine, make_samples
 from refine.training.samples import Sample
@@ -78,8 +79,12 @@ def dry_run(
     loader_rate = measured * size / _seconds(partial(_take, loaded, measured), machine)
 
     run = new_run(network, config, machine)
-    losses = training_step(run, batch, config, preprocessing, machine)
-    step_rate = size / _seconds(lambda: training_step(run, batch, config, preprocessing, machine), machine)
+
+    def step() -> dict[str, float]:
+        return training_step(run, damaged(batch, config.perturb, machine.device), config, preprocessing, machine)
+
+    losses = step()
+    step_rate = size / _seconds(step, machine)
     if machine.device.type == "cuda":
         memory, memory_of = torch.cuda.max_memory_allocated(machine.device), "peak on the device"
     else:

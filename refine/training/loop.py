@@ -25,6 +25,7 @@ from refine.models.blocks import coarse_logit
 from refine.models.preprocessing import Preprocessing
 from refine.training import processes
 from refine.training.config import Schedule, TrainingConfig
+from refine.training.deferred import damaged
 from refine.training.depthwise import keep_in_float32
 from refine.training.guidance import Guide, load_guide, split_features
 from refine.training.inspection import keep_batch
@@ -119,7 +120,8 @@ def train(
     hidden = None if is_first else True  # None: tqdm looks whether there is a terminal
     with tqdm(total=schedule.steps, initial=run.step, unit="step", disable=hidden, dynamic_ncols=True) as bar:
         started, since_log = time.monotonic(), []
-        for batch in batches(samples, schedule, machine, first_step=run.step):
+        for loaded in batches(samples, schedule, machine, first_step=run.step):
+            batch = damaged(loaded, config.perturb, machine.device)
             try:
                 since_log.append(training_step(run, batch, config, preprocessing, machine))
             except TrainingStopped as stopped:

@@ -25,6 +25,9 @@ MIN_IOU = 0.6
 
 TRIES = 5
 
+LEAST_STATED, MOST_STATED = 1.2, 64.0
+"""The smallest reach that is told of a mask that is not exact, and the largest."""
+
 
 def perturb(truth: Mask, kind: str, rng: Generator, *, reduce_max: float = 16, hard_share: float = 0.5) -> Damage:
     """A coarse mask made from `truth` (H, W) in 0..1 by one kind of damage, and its reach.
@@ -52,7 +55,7 @@ def draw_kind(shares: Mapping[Name, float], rng: Generator) -> Name:
 
 def stated_reach(reach: float, rng: Generator) -> float:
     """What the network is told of `reach`: people and plans only know it roughly."""
-    return float(np.clip(reach * rng.uniform(0.8, 1.6), 1.0, 64.0))
+    return float(np.clip(reach * rng.uniform(0.8, 1.6), 1.0, MOST_STATED))
 
 
 def iou(a: Mask, b: Mask) -> float:

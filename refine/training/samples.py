@@ -22,9 +22,10 @@ from refine.training.augment import Number, flip_and_turn, photometric, soften_a
 from refine.training.composites import cut_inside, is_visible, lay_over, same_shape
 from refine.training.config import Augment, TrainingConfig
 from refine.training.data import Pair, Pairs
+from refine.training.deferred import left_to_the_device, nothing_left
 from refine.training.distort import bend, blur_patches, random_part
 from refine.training.drawn import roofs, thin_structures
-from refine.training.perturb import draw_kind, perturb, reduced, stated_reach
+from refine.training.perturb import LEAST_STATED, draw_kind, perturb, reduced, stated_reach
 
 MARGIN = 32
 """Damage is done on a window this much larger each side, so that window borders hold no artefact."""
@@ -36,9 +37,6 @@ CASCADE_FACTORS = (2, 3, 4)
 
 EXACT_COMPOSITE = 0.5
 """At least this share of the windows of exact pairs are laid on other photographs, if any are: such pairs are few."""
-
-LEAST_STATED = 1.2
-"""The smallest reach that is told of a mask that is not exact."""
 
 Sample = dict[str, Tensor]
 
@@ -67,7 +65,8 @@ class WindowSamples(Dataset[Sample]):
 
     An item holds image (S, S, 3) uint8, truth, coarse (S, S) float32, trusted (S, S) bool, reach (); and for the
     network's own cascade input the window one level coarser: outer_image, outer_coarse, outer_reach, factor
-    (0 where the sample is not of that kind).
+    (0 where the sample is not of that kind). Where the config leaves damage to the device, coarse and reach are to be
+    filled in by `deferred.damaged`, from wide_truth, kind (-1: nothing to do) and damage_seed.
     """
 
     def __init__(self, pairs: Pairs, config: TrainingConfig, *, first_late: int) -> None:
@@ -90,6 +89,9 @@ class WindowSamples(Dataset[Sample]):
         else:
             crop = self._drawn(rng) or self._composite_or_crop(pair, place, rng)
             options = self.config.perturb
+            if options.where == "device":
+                own = left_to_the_device(crop.truth, kind, rng, self.size)
+                return {**_as_tensors(_without_margin(crop)), **_empty_outer(self.size), **own}
             coarse, reach = perturb(crop.truth, kind, rng, reduce_max=options.reduce_max, hard_share=options.hard)
         # Only a mask that is exact is ever called right to a pixel.
         stated = 1.0 if kind == "exact" else max(LEAST_STATED, stated_reach(reach, rng))
@@ -99,6 +101,7 @@ class WindowSamples(Dataset[Sample]):
             "coarse": torch.from_numpy(_centre(coarse, self.size)),
             "reach": torch.tensor(stated, dtype=torch.float32),
             "factor": torch.tensor(0),
+            **nothing_left(self.size + 2 * MARGIN, self.config.perturb),
         }
 
     def _composite_or_crop(self, pair: Pair, place: Place, rng: Generator) -> Crop:
@@ -148,6 +151,7 @@ class WindowSamples(Dataset[Sample]):
             "outer_coarse": torch.from_numpy(_centre(coarse, self.size)),
             "outer_reach": torch.tensor(stated_reach(reach, rng), dtype=torch.float32),
             "factor": torch.tensor(factor),
+            **nothing_left(self.size + 2 * MARGIN, self.config.perturb),
         }
 
     def _prediction(self, pair: Pair, rng: Generator) -> NDArray[np.uint8] | None:
