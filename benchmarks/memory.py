@@ -3,9 +3,11 @@
     python benchmarks/memory.py                      # baseline and networks: the figures of refine/memory.py
     python benchmarks/memory.py --side 12000         # also a run over a raster of that side, peak against plan
     python benchmarks/memory.py --smallest 2000 --out smallest.json
+    python benchmarks/memory.py --smallest 40000 --height 4000 --layout rgb8-png
 
-The last asks `infer.py --plan` for the smallest budget that works, on rasters of that side stored in several ways, runs
-with exactly that, and compares it with the peak that the operating system counts. Exit code 1 if one is above it.
+The last two ask `infer.py --plan` for the smallest budget that works, on rasters of that side stored in several ways,
+run with exactly that, and compare it with the peak that the operating system counts. Exit code 1 if one is above it.
+From 8000 on the rasters are flat but for one disc, so that few windows run, and have a mask.
 
 Each figure comes from a process of its own, since a process that has held memory keeps some of it. Threads are torch's
 default: more threads, more working memory. Peaks are the operating system's (maximum resident set size).
@@ -19,15 +21,18 @@ import re
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 
 from measured import run_measured
+from scenes import LAYOUTS, write_flat, write_layout
 
 MIB = 1 << 20
 NETWORKS = ("mos_h_lite", "mos_h")
 BATCHES = (1, 2, 4, 8)
 TILE = 224
+LARGE = 8000
 
 
 def main() -> None:
@@ -35,6 +40,8 @@ def main() -> None:
     parser.add_argument("--side", type=int, action="append", default=[], help="also run over a raster of this side")
     parser.add_argument("--max-memory", default="4GiB", help="budget of that run")
     parser.add_argument("--smallest", type=int, metavar="SIDE", help="only run with the smallest budgets that work")
+    parser.add_argument("--height", type=int, help="of those rasters  [default: as wide as high]")
+    parser.add_argument("--layout", action="append", choices=LAYOUTS, help="only rasters stored so")
     parser.add_argument("--out", type=Path, help="figures of --smallest as JSON")
     parser.add_argument("--measure", nargs="+", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -42,7 +49,7 @@ def main() -> None:
         print(json.dumps(measure(*options.measure)))
         return
     if options.smallest is not None:
-        entries = smallest_budgets(options.smallest)
+        entries = smallest_budgets(options.smallest, options.height or options.smallest, options.layout or LAYOUTS)
         if options.out is not None:
             options.out.write_text(json.dumps(entries, indent=2) + "\n")
         sys.exit(0 if all(entry["holds"] for entry in entries) else 1)
@@ -58,17 +65,16 @@ def main() -> None:
         )
 
 
-def smallest_budgets(side: int) -> list[dict[str, object]]:
-    """Runs with the smallest budgets, one for each way to store a raster, with a mask and without one."""
-    from scenes import LAYOUTS, write_layout
-
+def smallest_budgets(side: int, height: int, layouts: Sequence[str]) -> list[dict[str, object]]:
+    """Runs with the smallest budgets, one for each way to store a raster, with a mask and, if small, without one."""
+    is_large = side >= LARGE
     found: list[dict[str, object]] = []
     with tempfile.TemporaryDirectory(prefix="refine-memory-") as name:
-        for layout in LAYOUTS:
-            image, mask = write_layout(Path(name), layout, side, side)
-            for given in (["--mask", str(mask)], []):
+        for layout in layouts:
+            image, mask = (write_flat if is_large else write_layout)(Path(name), layout, height, side)
+            for given in (["--mask", str(mask)], *([] if is_large else [[]])):
                 entry = run_with_smallest(image, given)
-                found.append({"layout": layout, "side": side, "mask": bool(given), **entry})
+                found.append({"layout": layout, "side": side, "height": height, "mask": bool(given), **entry})
                 what = "with a mask" if given else "without one"
                 print(f"{layout:16} {what:12} {'holds' if entry['holds'] else 'BROKEN'}  {entry}", flush=True)
             image.unlink()
@@ -86,12 +92,14 @@ def run_with_smallest(image: Path, given: list[str]) -> dict[str, object]:
     run = run_measured([*call, "--max-memory", f"{named[1]}MiB"])
     out.unlink(missing_ok=True)
     holds = run.code == 0 and run.peak_bytes <= int(named[1]) * MIB
-    figures: dict[str, object] = {
+    return {
         "holds": holds,
         "budget_mib": int(named[1]),
         "peak_mib": round(run.peak_bytes / MIB, 1),
+        "seconds": run.seconds,
+        "cpu_seconds": run.cpu_seconds,
+        **({} if run.code == 0 else {"said": run.err.strip()}),
     }
-    return figures | {"seconds": run.seconds} | ({} if run.code == 0 else {"said": run.err.strip()})
 
 
 def print_network(name: str) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import rasterio
+import rasterio.shutil
 from numpy.typing import NDArray
 from rasterio.windows import Window
 
@@ -67,14 +68,13 @@ def make_scene(
 
 
 LAYOUTS = ("rgb8-tiled", "rgb8-stripped", "rgb8-png", "four16-tiled", "four16-stripped", "four16-png", "nodata32-tiled")
+_KINDS = {"rgb8": (3, "uint8", 255), "four16": (4, "uint16", 40_000), "nodata32": (3, "float32", 1)}
 
 
 def write_layout(folder: Path, layout: str, height: int, width: int, seed: int = 0) -> tuple[Path, Path]:
     """A raster of blobs stored as one of `LAYOUTS` says, and a mask of them at a sixteenth of its side; their paths."""
     kind, place = layout.split("-")
-    bands, dtype, top = {"rgb8": (3, "uint8", 255), "four16": (4, "uint16", 40_000), "nodata32": (3, "float32", 1)}[
-        kind
-    ]
+    bands, dtype, top = _KINDS[kind]
     rng = np.random.default_rng(seed)
     field = cv2.resize(rng.normal(size=(9, 9)), (width, height), interpolation=cv2.INTER_CUBIC)
     inside = (field > 0.3).astype(np.float32)
@@ -98,6 +98,35 @@ def write_layout(folder: Path, layout: str, height: int, width: int, seed: int =
             dataset.write(image)
     rough = cv2.resize(inside, (-(-width // 16), -(-height // 16)), interpolation=cv2.INTER_AREA)
     cv2.imwrite(str(mask), (255 * rough).astype(np.uint8))
+    return path, mask
+
+
+def write_flat(folder: Path, layout: str, height: int, width: int) -> tuple[Path, Path]:
+    """As `write_layout`, of one disc on a flat ground, made by rows: any size, and few windows run."""
+    kind, place = layout.split("-")
+    bands, dtype, top = _KINDS[kind]
+    path, mask = folder / f"{layout}.{'png' if place == 'png' else 'tif'}", folder / f"{layout}-mask.png"
+    options: dict[str, object] = {"compress": "deflate", "zlevel": 1, "interleave": "pixel", "bigtiff": "IF_SAFER"}
+    options |= {"tiled": True, "blockxsize": BLOCK, "blockysize": BLOCK} if place != "stripped" else {}
+    options |= {"nodata": -1} if kind == "nodata32" else {}
+    stored = path.with_suffix(".tif")
+    radius, across = min(300, height // 4), np.arange(width) - width // 2
+    with rasterio.open(
+        stored, "w", driver="GTiff", height=height, width=width, count=bands, dtype=dtype, crs="EPSG:3857",
+        transform=rasterio.Affine(1, 0, 0, 0, -1, height), **options,
+    ) as dataset:  # fmt: skip
+        for row in range(0, height, BLOCK):
+            down = np.arange(row, min(row + BLOCK, height))[:, None] - height // 2
+            inside = across**2 + down**2 < radius**2
+            shades = [np.where(inside, 0.8 * top, top * 0.1 * (band + 1)).astype(dtype) for band in range(bands)]
+            dataset.write(np.stack(shades), window=Window(0, row, width, len(inside)))
+    if place == "png":
+        rasterio.shutil.copy(stored, path, driver="PNG", zlevel=1)
+        stored.unlink()
+        path.with_name(f"{path.name}.aux.xml").unlink(missing_ok=True)
+    rough = np.zeros((-(-height // 16), -(-width // 16)), np.uint8)
+    cv2.circle(rough, (width // 32, height // 32), radius // 16, 255, -1)
+    cv2.imwrite(str(mask), rough)
     return path, mask
 
 
