@@ -53,7 +53,7 @@ def find_images(given: Sequence[str]) -> tuple[Path, ...]:
 def match_masks(images: Sequence[Path], mask: Path | None) -> tuple[Path | None, ...]:
     """The first mask of every image: the file, for one image, or the file of the same stem in the folder.
 
-    Raises InputError where there is none, or more than one.
+    Raises InputError where there is none, or more than one, or one for two images.
     """
     if mask is None:
         return (None,) * len(images)
@@ -69,7 +69,12 @@ def match_masks(images: Sequence[Path], mask: Path | None) -> tuple[Path | None,
     for path in sorted(mask.iterdir()):
         if path.suffix.lower() in MASK_SUFFIXES and not path.name.startswith("."):
             by_stem.setdefault(path.stem, []).append(path)
-    return tuple(_mask_of(image, mask, by_stem.get(image.stem, [])) for image in images)
+    found = tuple(_mask_of(image, mask, by_stem.get(image.stem, [])) for image in images)
+    first: dict[Path, Path] = {}
+    for image, path in zip(images, found, strict=True):
+        if first.setdefault(path, image) != image:  # of equal stems in different folders
+            raise InputError(f"{path}: would be the mask of {first[path]} and of {image}; refine them apart")
+    return found
 
 
 def read_destination(out: str | None, *, given: Sequence[str], images: Sequence[Path]) -> Destination:

@@ -77,6 +77,16 @@ def test_one_mask_file_does_not_serve_two_images(tmp_path: Path) -> None:
         jobs_of(tmp_path, mask=mask)
 
 
+def test_one_mask_of_a_folder_does_not_serve_two_images_of_its_stem(tmp_path: Path) -> None:
+    """Each has a result of its own, beside it; but at least one of them has the wrong mask."""
+    touch(tmp_path / "north", "B4.tif")
+    touch(tmp_path / "south", "B4.tif")
+    masks = touch(tmp_path / "masks", "B4.png")
+    with pytest.raises(InputError, match=r"B4\.png: would be the mask of .*north.* and of .*south"):
+        jobs_of(f"{tmp_path}/*h/B4.tif", mask=masks)
+    assert len(jobs_of(f"{tmp_path}/*h/B4.tif")) == 2
+
+
 def test_results_lie_beside_the_images_with_mask_appended(tmp_path: Path) -> None:
     touch(tmp_path, "a.jpg", "b.jpg")
     for out in (None, f"{tmp_path}/"):
