@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 import rasterio
-from rasters import cut, picture, shown, whole, write_picture, write_tif
+from rasters import chunk, cut, picture, shown, whole, write_picture, write_png, write_tif
 
 from refine.errors import InputError, RasterError
 from refine.geometry import Window
@@ -159,6 +159,29 @@ def test_a_progressive_jpeg_is_counted_with_its_coefficients(tmp_path: Path) -> 
     progressive = write_picture(tmp_path / "b.jpg", picture(300, 200), cv2.IMWRITE_JPEG_PROGRESSIVE, 1)
     assert read_header(plain).decoder_bytes == 0
     assert read_header(progressive).decoder_bytes == 300 * 200 * 7
+
+
+def test_a_mosaic_is_counted_with_the_decoders_of_its_sources(tmp_path: Path) -> None:
+    for name in ("a.jpg", "b.jpg"):
+        write_picture(tmp_path / name, picture(300, 200), cv2.IMWRITE_JPEG_PROGRESSIVE, 1)
+    write_picture(tmp_path / "c.webp", picture(40, 30))
+    source = '<SimpleSource><SourceFilename relativeToVRT="1">{}</SourceFilename><SourceBand>1</SourceBand></SimpleSource>'
+    sources = "".join(source.format(name) for name in ("a.jpg", "b.jpg", "c.webp"))
+    mosaic = tmp_path / "mosaic.vrt"
+    mosaic.write_text(
+        f'<VRTDataset rasterXSize="200" rasterYSize="300"><VRTRasterBand dataType="Byte" band="1">{sources}'
+        "</VRTRasterBand></VRTDataset>"
+    )
+    assert read_header(mosaic).decoder_bytes == 2 * 300 * 200 * 7 + 40 * 30 * 3
+
+
+def test_an_interlaced_png_is_counted_with_the_rows_of_a_pass(tmp_path: Path) -> None:
+    path = write_png(tmp_path / "a.png", picture(30, 20), 2)
+    assert read_header(path).decoder_bytes == 0
+    data = path.read_bytes()
+    body = data[16:28] + b"\1"
+    path.write_bytes(data[:8] + chunk(b"IHDR", body) + data[33:])
+    assert read_header(path).decoder_bytes == 30 * 20 * 3
 
 
 def test_nothing_of_gdal_reaches_stderr(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -13,6 +13,7 @@ from typing import BinaryIO
 
 _ORIENTATION_TAG = 274
 _SHORT = 3
+_PNG_INTERLACE = 28  # place of the byte that is 1 where pixels come in seven passes
 _MOST_TAGS = 4096  # of the first directory; real ones have some dozens
 
 
@@ -22,6 +23,7 @@ class Container:
 
     orientation: int = 1  # EXIF, 1..8; 1 is upright
     is_progressive: bool = False  # a JPEG whose decoder holds all coefficients
+    is_interlaced: bool = False  # a PNG of which many rows are decoded at once
     is_cut: bool = False  # a PNG that ends before its end mark, a BMP with fewer rows than it declares
 
 
@@ -73,6 +75,8 @@ def _jpeg_segments(file: BinaryIO) -> Iterator[tuple[int, int, int]]:
 
 def _read_png(file: BinaryIO) -> Container:
     size = file.seek(0, 2)
+    file.seek(_PNG_INTERLACE)
+    is_interlaced = file.read(1) == b"\1"
     orientation, position = 1, 8
     while position + 12 <= size:
         file.seek(position)
@@ -81,7 +85,7 @@ def _read_png(file: BinaryIO) -> Container:
             orientation = _tiff_orientation(file, position + 8)
         position += 12 + length
         if kind == b"IEND":
-            return Container(orientation, is_cut=position > size)
+            return Container(orientation, is_interlaced=is_interlaced, is_cut=position > size)
     return Container(orientation, is_cut=True)
 
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 from rasterio.io import DatasetReader
 
 from refine.errors import InputError, RasterError
 from refine.raster.container import Container, read_container
-from refine.raster.gdal import open_dataset, translated, without_georeference_warning
+from refine.raster.gdal import driver_of, open_dataset, translated, without_georeference_warning
 from refine.raster.georeference import Georeference, read_georeference
 from refine.raster.orientation import is_swapped, upright_size
 from refine.remote import RemotePath
@@ -22,6 +24,10 @@ PNG_SIDE = 65_500
 """Up to this side other programs open a PNG; above, the mask is a TIFF."""
 
 _NETWORK_CACHE_BYTES = 16 << 20  # what GDAL keeps of what it has fetched
+
+_INTERLACED_BYTES = 100_000_000  # of GDAL's PNG driver, for the rows that one pass over the file gives
+
+_OPEN_SOURCES = 100  # of a mosaic, which GDAL closes only when more are wanted
 
 _NOT_OF_A_MASK = ("EXIF_", "STATISTICS_", "TIFFTAG_MINSAMPLEVALUE", "TIFFTAG_MAXSAMPLEVALUE")
 
@@ -154,10 +160,26 @@ def _has_invalid(dataset: DatasetReader) -> bool:
 
 
 def _decoder_bytes(dataset: DatasetReader, container: Container) -> int:
-    """Whole-image buffers of decoders: 16-bit coefficients of a progressive JPEG (measured 6 to 7 bytes a pixel for
-    three bands), the pixels themselves of a WebP.
+    """Buffers of decoders that grow with the image: 16-bit coefficients of a progressive JPEG (measured 6 to 7 bytes a
+    pixel for three bands), the pixels themselves of a WebP, some rows of an interlaced PNG; of a mosaic, its sources'.
     """
+    if dataset.driver == "VRT":
+        return _sources_decoder_bytes(Path(name) for name in dataset.files[1:])
     pixels = int(dataset.height * dataset.width * dataset.count)
     if container.is_progressive:
         return pixels * 7 // 3
+    if container.is_interlaced:
+        return min(_INTERLACED_BYTES, pixels * np.dtype(dataset.dtypes[0]).itemsize)
     return pixels if dataset.driver == "WEBP" else 0
+
+
+def _sources_decoder_bytes(paths: Iterable[Path]) -> int:
+    """Of all pictures that GDAL keeps open at once."""
+    found: list[int] = []
+    for path in paths:
+        with suppress(InputError):  # a side file
+            driver = driver_of(path)
+            if driver in _PHOTOGRAPHS:
+                with open_dataset(path) as source:
+                    found.append(_decoder_bytes(source, read_container(path, driver)))
+    return sum(sorted(found)[-_OPEN_SOURCES:])
