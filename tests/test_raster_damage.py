@@ -165,8 +165,9 @@ def test_a_mosaic_is_counted_with_the_decoders_of_its_sources(tmp_path: Path) ->
     for name in ("a.jpg", "b.jpg"):
         write_picture(tmp_path / name, picture(300, 200), cv2.IMWRITE_JPEG_PROGRESSIVE, 1)
     write_picture(tmp_path / "c.webp", picture(40, 30))
-    source = '<SimpleSource><SourceFilename relativeToVRT="1">{}</SourceFilename><SourceBand>1</SourceBand></SimpleSource>'
-    sources = "".join(source.format(name) for name in ("a.jpg", "b.jpg", "c.webp"))
+    source = '<SourceFilename relativeToVRT="1">{}</SourceFilename><SourceBand>1</SourceBand>'
+    names = ("a.jpg", "b.jpg", "c.webp")
+    sources = "".join(f"<SimpleSource>{source.format(name)}</SimpleSource>" for name in names)
     mosaic = tmp_path / "mosaic.vrt"
     mosaic.write_text(
         f'<VRTDataset rasterXSize="200" rasterYSize="300"><VRTRasterBand dataType="Byte" band="1">{sources}'

@@ -169,7 +169,7 @@ def _decoder_bytes(dataset: DatasetReader, container: Container) -> int:
     if container.is_progressive:
         return pixels * 7 // 3
     if container.is_interlaced:
-        return min(_INTERLACED_BYTES, pixels * np.dtype(dataset.dtypes[0]).itemsize)
+        return int(min(_INTERLACED_BYTES, pixels * np.dtype(dataset.dtypes[0]).itemsize))
     return pixels if dataset.driver == "WEBP" else 0
 
 
