@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from refine.installation import import_torchvision
 from refine.models.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
-from refine.models.rsu import enlarge, halve
+from refine.models.rsu import enlarge, halve, named_sides
 
 PREPROCESSING = Preprocessing(height=256, width=256, mean=IMAGENET_MEAN, std=IMAGENET_STD)
 
@@ -110,8 +110,7 @@ class BASNet(FlatUNet):
         if not self.training:
             return {"final": self.refunet(enlarge(self.get_submodule("outconv1")(features[0]), image))}
         sides = self.side_logits(features, image)
-        named = {f"side{7 - i}": logit for i, logit in enumerate(reversed(sides))}
-        return {**named, "final": self.refunet(sides[0])}
+        return {**named_sides(sides), "final": self.refunet(sides[0])}
 
     def features(self, image: Tensor) -> tuple[Tensor, ...]:
         """Outputs of decoder stages 1 to 6 and of the bridge, at strides 1, 2, 4, 8, 16, 32, 32."""

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from refine.models.preprocessing import Preprocessing
-from refine.models.rsu import DilatedU, PooledU, enlarge, halve
+from refine.models.rsu import DilatedU, NestedU, PooledU, enlarge, named_sides
 
 # It sees a mask, 0..1 in one channel, which nothing normalises; only the size counts.
 PREPROCESSING = Preprocessing(height=1024, width=1024, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
@@ -59,7 +59,7 @@ class Enlargement(nn.Module):
         return merged
 
 
-class GTEncoder(nn.Module):
+class GTEncoder(NestedU):
     """Six stages down, a side output on each; no way up.
 
     `forward` takes masks (B, 1, H, W) in 0..1 and gives logits (B, 1, H, W): "side6" ... "side1" and "final", which is
@@ -91,26 +91,18 @@ class GTEncoder(nn.Module):
         sides = self.side_logits(self.features(truth), truth)
         if not self.training:
             return {"final": sides[0]}
-        return {**{f"side{6 - i}": logit for i, logit in enumerate(reversed(sides))}, "final": sides[0]}
+        return {**named_sides(sides), "final": sides[0]}
 
     def features(self, truth: Tensor) -> tuple[Tensor, ...]:
         """Outputs of the six stages, finest first: what IS-Net's features are to become.
 
         Channels 64, 64, 128, 256, 512, 512 at strides 2, 4, 8, 16, 32, 64, before any enlargement.
         """
-        x1 = self.stage1(self.conv_in(truth))
-        x2 = self.stage2(halve(x1))
-        x3 = self.stage3(halve(x2))
-        x4 = self.stage4(halve(x3))
-        x5 = self.stage5(halve(x4))
-        x6 = self.stage6(halve(x5))
-        return x1, x2, x3, x4, x5, x6
+        return self.down(self.conv_in(truth))
 
-    def side_logits(self, features: tuple[Tensor, ...], truth: Tensor) -> tuple[Tensor, ...]:
-        """The six side outputs at the mask's size, finest first, each (B, 1, H, W)."""
+    def side_logits(self, features: tuple[Tensor, ...], image: Tensor) -> tuple[Tensor, ...]:
         if self.config.enlarged:
             fine = features[1]
             enlarged = (self.get_submodule(f"enlarge{level}")(features[level - 1], fine) for level in range(3, 7))
             features = (features[0], fine, *enlarged)
-        heads = (self.get_submodule(f"side{level}") for level in range(1, 7))
-        return tuple(enlarge(head(feature), truth) for head, feature in zip(heads, features, strict=True))
+        return super().side_logits(features, image)

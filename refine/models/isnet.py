@@ -7,12 +7,11 @@ without the sigmoid, and nothing is stretched to 0..1 afterwards.
 
 from __future__ import annotations
 
-import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from refine.models.preprocessing import Preprocessing
-from refine.models.rsu import DilatedU, PooledU, enlarge, halve
+from refine.models.rsu import DilatedU, NestedU, PooledU, enlarge, named_sides
 
 # RGB / 255 - 0.5, the whole image brought to 1024 x 1024 without keeping its aspect (the public code's settings).
 PREPROCESSING = Preprocessing(height=1024, width=1024, mean=(0.5, 0.5, 0.5), std=(1.0, 1.0, 1.0))
@@ -26,7 +25,7 @@ class ISNetConfig(BaseModel):
     in_channels: int = Field(default=3, ge=1)
 
 
-class ISNet(nn.Module):
+class ISNet(NestedU):
     """The segmentation network: six stages down, five up, a side output on each of the six sizes.
 
     `forward` takes a normalised image (B, 3, H, W) and gives logits (B, 1, H, W): "side6" ... "side1" and "final"
@@ -65,29 +64,12 @@ class ISNet(nn.Module):
         if not self.training:
             return {"final": enlarge(self.side1(features[0]), image)}
         logits = self.side_logits(features, image)
-        sides = {f"side{6 - i}": logit for i, logit in enumerate(reversed(logits))}
         named = {f"feature{i}": feature for i, feature in enumerate(features, start=1)} if self.gives_features else {}
-        return {**sides, "final": logits[0], **named}
+        return {**named_sides(logits), "final": logits[0], **named}
 
     def features(self, image: Tensor) -> tuple[Tensor, ...]:
         """Outputs of the six decoder stages, finest first: what a truth encoder's features are compared with.
 
         Channels 64, 64, 128, 256, 512, 512 at strides 2, 4, 8, 16, 32, 64.
         """
-        x1 = self.stage1(self.conv_in(image))  # (B, 64, H/2, W/2)
-        x2 = self.stage2(halve(x1))  # (B, 128, H/4, W/4)
-        x3 = self.stage3(halve(x2))  # (B, 256, H/8, W/8)
-        x4 = self.stage4(halve(x3))  # (B, 512, H/16, W/16)
-        x5 = self.stage5(halve(x4))  # (B, 512, H/32, W/32)
-        y6 = self.stage6(halve(x5))  # (B, 512, H/64, W/64)
-        y5 = self.stage5d(torch.cat([enlarge(y6, x5), x5], dim=1))
-        y4 = self.stage4d(torch.cat([enlarge(y5, x4), x4], dim=1))
-        y3 = self.stage3d(torch.cat([enlarge(y4, x3), x3], dim=1))
-        y2 = self.stage2d(torch.cat([enlarge(y3, x2), x2], dim=1))
-        y1 = self.stage1d(torch.cat([enlarge(y2, x1), x1], dim=1))
-        return y1, y2, y3, y4, y5, y6
-
-    def side_logits(self, features: tuple[Tensor, ...], image: Tensor) -> tuple[Tensor, ...]:
-        """The six side outputs at the image's size, finest first, each (B, 1, H, W)."""
-        heads = (self.side1, self.side2, self.side3, self.side4, self.side5, self.side6)
-        return tuple(enlarge(head(feature), image) for head, feature in zip(heads, features, strict=True))
+        return self.up(self.down(self.conv_in(image)))

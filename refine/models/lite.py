@@ -7,38 +7,28 @@ depthwise-separable decoder blocks. A 224 window costs below 2 G multiply-adds; 
 from __future__ import annotations
 
 from functools import partial
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor, nn
 
 from refine.models.blocks import (
     PyramidPooling,
     ReachGate,
     changed_logit,
-    coarse_logit,
     conv_bn_relu,
-    correction_of,
-    mask_planes,
     resize,
     soft_point_weight,
 )
 from refine.models.encoder import Encoder
-from refine.models.meticulousnet import start_at_zero
+from refine.models.mask_network import MaskNetwork, MaskNetworkConfig, start_at_zero
 
 
-class LiteConfig(BaseModel):
+class LiteConfig(MaskNetworkConfig):
     """What fixes a LiteNet's tensors. The defaults are MOS_H_lite as shipped."""
 
-    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
-
     encoder: str = "tf_efficientnet_lite0"
-    takes_mask: bool = True
-    reach_input: bool = True
-    output: Literal["direct", "residual"] = "residual"
-    gain: bool = Field(True, description="residual only: the coarse logit is also scaled, so a ramp sharpens in place")
     bounded_gain: bool = Field(False, description="gain only: the scale fades to 1 where the coarse mask is decided")
     reach_gate: bool = Field(False, description="residual only: changes are scaled by a learned function of the reach")
     widths: tuple[int, int, int, int] = Field((96, 64, 32, 16), description="decoder channels at strides 16, 8, 4, 2")
@@ -101,7 +91,7 @@ def separable(in_channels: int, out_channels: int) -> list[nn.Module]:
     ]
 
 
-class LiteNet(nn.Module):
+class LiteNet(MaskNetwork):
     """MOS_L_lite (`takes_mask` False) or MOS_H_lite.
 
     `forward(image (B, 3, H, W) normalised, coarse (B, 1, H, W) in 0..1, reach (B,) in pixels)` gives logits
@@ -112,40 +102,36 @@ class LiteNet(nn.Module):
     stride = 16
 
     def __init__(self, config: LiteConfig | None = None, *, is_loaded: bool = False) -> None:
-        super().__init__()
-        self.config = config = config or LiteConfig()
-        self.takes_mask = config.takes_mask
-        self.residual = config.takes_mask and config.output == "residual"
-        planes = 3 + config.takes_mask + (config.takes_mask and config.reach_input)
+        config = config or LiteConfig()
+        super().__init__(config)
+        self.config = config
         self.encoder = Encoder(
-            config.encoder, in_channels=planes, output_stride=32, taps=(2, 4, 8, 16), is_loaded=is_loaded
+            config.encoder, in_channels=self.planes, output_stride=32, taps=(2, 4, 8, 16), is_loaded=is_loaded
         )
         # The mask goes to every decoder block as well: the stem's mask weights start at zero and learn late.
-        beside = planes - 3
+        beside = self.planes - 3
         c2, c4, c8, c16 = (channels + beside for channels in self.encoder.channels)
         w16, w8, w4, w2 = config.widths
         self.pooling = PyramidPooling(c16, c16 // 4, w16)
         self.recover16 = LiteRecover(w16, c8, w8)
         self.recover8 = LiteRecover(w8, c4, w4)
         self.recover4 = LiteRecover(w4, c2, w2)
-        # A change of the logit, and with a gain the logarithm of the factor on the coarse logit.
-        changes = 1 + (self.residual and config.gain)
         self.heads = nn.ModuleDict(
-            {f"s{s}": nn.Conv2d(w, changes, 1) for s, w in zip((16, 8, 4, 2), config.widths, strict=True)}
+            {f"s{s}": nn.Conv2d(w, self.changes, 1) for s, w in zip((16, 8, 4, 2), config.widths, strict=True)}
         )
         self.points = nn.Sequential(
-            nn.Conv2d(w2 + planes + 1, config.point_width, 3, padding=1),
+            nn.Conv2d(w2 + self.planes + 1, config.point_width, 3, padding=1),
             nn.ReLU(inplace=True),
             nn.Conv2d(config.point_width, config.point_width, 3, padding=1),
             nn.ReLU(inplace=True),
-            nn.Conv2d(config.point_width, changes, 1),
+            nn.Conv2d(config.point_width, self.changes, 1),
         )
-        self.gate = ReachGate(changes) if self.residual and config.reach_gate else None
+        self.gate = ReachGate(self.changes) if self.residual and config.reach_gate else None
         if self.residual:
             start_at_zero([*self.heads.values(), self.points[-1]])
 
     def forward(self, image: Tensor, coarse: Tensor | None = None, reach: Tensor | None = None) -> dict[str, Tensor]:
-        x, start = self._inputs(image, coarse, reach)
+        x, start = self.inputs(image, coarse, reach)
         features: list[Tensor] = self.encoder(x)
         if x.shape[1] > 3:
             features = [with_planes(*pair) for pair in zip(features, averaged_planes(x), strict=True)]
@@ -172,18 +158,6 @@ class LiteNet(nn.Module):
             return {"final": final}
         coarser = {name: changed(resize(changes[name], *x.shape[-2:])) for name in ("s16", "s8", "s4")}
         return {**coarser, "final": final}
-
-    def correction(self, image: Tensor, coarse: Tensor, reach: Tensor | None = None) -> Tensor:
-        """Refined minus coarse mask (B, 1, H, W) float32: what the engine blends."""
-        return correction_of(self(image, coarse, reach)["final"], coarse, residual=self.residual)
-
-    def _inputs(self, image: Tensor, coarse: Tensor | None, reach: Tensor | None) -> tuple[Tensor, Tensor]:
-        zero = image.new_zeros(image.shape[0], 1, *image.shape[-2:], dtype=torch.float32)
-        if not self.takes_mask:
-            return image, zero
-        assert coarse is not None
-        planes = mask_planes(image, coarse, reach if self.config.reach_input else None)
-        return planes, coarse_logit(coarse) if self.residual else zero
 
     def _at_full_size(self, x: Tensor, d2: Tensor, logit: Tensor) -> Tensor:
         """The point head's change: the only layers that see single pixels; it counts where the mask is uncertain."""

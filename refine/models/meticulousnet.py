@@ -12,36 +12,28 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor, nn
 
 from refine.models.blocks import (
     PyramidPooling,
     changed_logit,
-    coarse_logit,
     conv_bn_relu,
-    correction_of,
-    mask_planes,
     resize,
     soft_point_weight,
     uncertainty,
 )
 from refine.models.encoder import Encoder
+from refine.models.mask_network import MaskNetwork, MaskNetworkConfig, start_at_zero
 
 POINT_SHARE = 0.1
 """Share of the pixels that a HierPR layer refines when points are chosen hard [paper, via the reproduction]."""
 
 
-class MeticulousConfig(BaseModel):
+class MeticulousConfig(MaskNetworkConfig):
     """What fixes a MeticulousNet's tensors. The defaults are MOS_H as shipped."""
 
-    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
-
     encoder: str = "resnet50"
-    takes_mask: bool = True
-    reach_input: bool = True
-    output: Literal["direct", "residual"] = "residual"
-    gain: bool = Field(True, description="residual only: the coarse logit is also scaled, so a ramp sharpens in place")
     points: Literal["soft", "topk"] = "soft"
     pooling: Literal["reduced", "full"] = "reduced"
     width: int = Field(256, ge=16, description="channels at stride 8; halved at stride 4, quartered at stride 2")
@@ -95,7 +87,7 @@ class MaskHead(nn.Sequential):
         super().__init__(conv_bn_relu(in_channels, 32, 1), nn.Conv2d(32, changes, 1))
 
 
-class MeticulousNet(nn.Module):
+class MeticulousNet(MaskNetwork):
     """MOS_L (`takes_mask` False) or MOS_H.
 
     `forward(image (B, 3, H, W) normalised, coarse (B, 1, H, W) in 0..1, reach (B,) in pixels)` gives logits
@@ -106,29 +98,26 @@ class MeticulousNet(nn.Module):
     stride = 8
 
     def __init__(self, config: MeticulousConfig | None = None) -> None:
-        super().__init__()
-        self.config = config = config or MeticulousConfig()
-        self.takes_mask = config.takes_mask
-        self.residual = config.takes_mask and config.output == "residual"
-        planes = 3 + config.takes_mask + (config.takes_mask and config.reach_input)
-        self.encoder = Encoder(config.encoder, in_channels=planes, output_stride=8, taps=(2, 4, 8))
+        config = config or MeticulousConfig()
+        super().__init__(config)
+        self.config = config
+        self.encoder = Encoder(config.encoder, in_channels=self.planes, output_stride=8, taps=(2, 4, 8))
         c2, c4, c8 = self.encoder.channels
         width = config.width
         self.pooling = PyramidPooling(c8, c8 if config.pooling == "full" else c8 // 4, width)
         self.mask_encoding = nn.Sequential(conv_bn_relu(width + 2, width + 2), conv_bn_relu(width + 2, width))
         self.recover8 = RecoverBlock(width, c4, width // 2)
         self.recover4 = RecoverBlock(width // 2, c2, width // 4)
-        changes = 1 + (self.residual and config.gain)
-        self.head_initial = MaskHead(c8, changes)
-        self.head8, self.head4 = MaskHead(width, changes), MaskHead(width // 2, changes)
-        self.head2 = MaskHead(width // 4, changes)
-        self.perceptron = PointPerceptron(c2, changes)
+        self.head_initial = MaskHead(c8, self.changes)
+        self.head8, self.head4 = MaskHead(width, self.changes), MaskHead(width // 2, self.changes)
+        self.head2 = MaskHead(width // 4, self.changes)
+        self.perceptron = PointPerceptron(c2, self.changes)
         if self.residual:
             last = [head[-1] for head in (self.head_initial, self.head8, self.head4, self.head2)]
             start_at_zero([*last, self.perceptron.layers[-1]])
 
     def forward(self, image: Tensor, coarse: Tensor | None = None, reach: Tensor | None = None) -> dict[str, Tensor]:
-        x, start = self._inputs(image, coarse, reach)
+        x, start = self.inputs(image, coarse, reach)
         e2, e4, e8 = self.encoder(x)
         d8 = self.pooling(e8)
 
@@ -159,18 +148,6 @@ class MeticulousNet(nn.Module):
             "s8_0": s8_0, "s8_1": s8_1, "s8_2": s8_2, "s4_2": s4_2,
             "s8_3": full(third8), "s4_3": full(third4), "final": final,
         }  # fmt: skip
-
-    def correction(self, image: Tensor, coarse: Tensor, reach: Tensor | None = None) -> Tensor:
-        """Refined minus coarse mask (B, 1, H, W) float32: what the engine blends."""
-        return correction_of(self(image, coarse, reach)["final"], coarse, residual=self.residual)
-
-    def _inputs(self, image: Tensor, coarse: Tensor | None, reach: Tensor | None) -> tuple[Tensor, Tensor]:
-        zero = image.new_zeros(image.shape[0], 1, *image.shape[-2:], dtype=torch.float32)
-        if not self.takes_mask:
-            return image, zero
-        assert coarse is not None
-        planes = mask_planes(image, coarse, reach if self.config.reach_input else None)
-        return planes, coarse_logit(coarse) if self.residual else zero
 
     def _hier_pr(self, head: nn.Module, features: Tensor, e2: Tensor, start: Tensor, previous: Tensor | None) -> Tensor:
         """A mask head and the point perceptron on a grid twice as fine as `features`; gives a logit, or its change.
@@ -204,12 +181,3 @@ def chosen_points(logit: Tensor, *, training: bool) -> Tensor:
     if training:
         chosen.scatter_(1, torch.randint(doubt.shape[1], (doubt.shape[0], count // 4), device=doubt.device), 1.0)
     return chosen.view_as(logit)
-
-
-def start_at_zero(modules: list[nn.Module]) -> None:
-    """Make last layers give 0, so that an untrained residual network hands back the mask it was given."""
-    for module in modules:
-        assert isinstance(module, nn.Conv2d)
-        nn.init.zeros_(module.weight)
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)

@@ -1,4 +1,4 @@
-"""Residual U-blocks: the small U-Nets that U2-Net, IS-Net and its truth encoder are made of.
+"""Residual U-blocks: the small U-Nets that U2-Net, IS-Net and its truth encoder are made of, and how they are joined.
 
 U2-Net: Going Deeper with Nested U-Structure, arXiv 2005.09007, section 3.1; module names are those of the public code.
 """
@@ -75,6 +75,38 @@ class DilatedU(nn.Module):
         y = self.rebnconv2d(torch.cat([y, x2], dim=1))
         y = self.rebnconv1d(torch.cat([y, x1], dim=1))
         return x0 + y
+
+
+class NestedU(nn.Module):
+    """A U-Net of such blocks. Subclasses make its modules, of whatever kind and width.
+
+    `stage1` ... `stage6` lead down, `stage5d` ... `stage1d` up, if there is a way up; `side1` ... `side6` give masks.
+    """
+
+    def down(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Outputs of the six stages, finest first, each half the size of the one before."""
+        features = [self.get_submodule("stage1")(x)]
+        for level in range(2, 7):
+            features.append(self.get_submodule(f"stage{level}")(halve(features[-1])))
+        return tuple(features)
+
+    def up(self, features: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """Outputs of the six decoder stages at the sizes of `features`, finest first; the last is the last of them."""
+        decoded = [features[-1]]
+        for level in range(5, 0, -1):
+            skip = features[level - 1]
+            decoded.append(self.get_submodule(f"stage{level}d")(torch.cat([enlarge(decoded[-1], skip), skip], dim=1)))
+        return tuple(reversed(decoded))
+
+    def side_logits(self, features: tuple[Tensor, ...], image: Tensor) -> tuple[Tensor, ...]:
+        """The six side outputs at the image's size, finest first, each (B, 1, H, W)."""
+        heads = (self.get_submodule(f"side{level}") for level in range(1, 7))
+        return tuple(enlarge(head(feature), image) for head, feature in zip(heads, features, strict=True))
+
+
+def named_sides(sides: tuple[Tensor, ...]) -> dict[str, Tensor]:
+    """Side outputs, given finest first, as "side1" and so on; the coarsest comes first."""
+    return {f"side{level}": sides[level - 1] for level in range(len(sides), 0, -1)}
 
 
 def halve(x: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from refine.models.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
-from refine.models.rsu import DilatedU, PooledU, enlarge, halve
+from refine.models.rsu import DilatedU, NestedU, PooledU, named_sides
 
 PREPROCESSING = Preprocessing(height=320, width=320, mean=IMAGENET_MEAN, std=IMAGENET_STD)
 
@@ -29,7 +29,7 @@ class U2NetConfig(BaseModel):
     small: bool = Field(default=False, description="U2-NetP: 16 channels within and 64 out of every stage")
 
 
-class U2Net(nn.Module):
+class U2Net(NestedU):
     """Six stages down, five up, a side output on each of the six sizes, and a 1 x 1 convolution that fuses them.
 
     `forward` takes a normalised image (B, 3, H, W) and gives logits (B, 1, H, W): "side6" ... "side1" and "final" in
@@ -68,24 +68,8 @@ class U2Net(nn.Module):
         final: Tensor = self.outconv(torch.cat(sides, dim=1))
         if not self.training:
             return {"final": final}
-        return {**{f"side{6 - i}": logit for i, logit in enumerate(reversed(sides))}, "final": final}
+        return {**named_sides(sides), "final": final}
 
     def features(self, image: Tensor) -> tuple[Tensor, ...]:
         """Outputs of the six decoder stages, finest first, at strides 1, 2, 4, 8, 16, 32."""
-        x1 = self.stage1(image)  # (B, C, H, W)
-        x2 = self.stage2(halve(x1))  # (B, C, H/2, W/2)
-        x3 = self.stage3(halve(x2))  # (B, C, H/4, W/4)
-        x4 = self.stage4(halve(x3))  # (B, C, H/8, W/8)
-        x5 = self.stage5(halve(x4))  # (B, C, H/16, W/16)
-        y6 = self.stage6(halve(x5))  # (B, C, H/32, W/32)
-        y5 = self.stage5d(torch.cat([enlarge(y6, x5), x5], dim=1))
-        y4 = self.stage4d(torch.cat([enlarge(y5, x4), x4], dim=1))
-        y3 = self.stage3d(torch.cat([enlarge(y4, x3), x3], dim=1))
-        y2 = self.stage2d(torch.cat([enlarge(y3, x2), x2], dim=1))
-        y1 = self.stage1d(torch.cat([enlarge(y2, x1), x1], dim=1))
-        return y1, y2, y3, y4, y5, y6
-
-    def side_logits(self, features: tuple[Tensor, ...], image: Tensor) -> tuple[Tensor, ...]:
-        """The six side outputs at the image's size, finest first, each (B, 1, H, W)."""
-        heads = (self.get_submodule(f"side{level}") for level in range(1, 7))
-        return tuple(enlarge(head(feature), image) for head, feature in zip(heads, features, strict=True))
+        return self.up(self.down(image))
