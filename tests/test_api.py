@@ -161,7 +161,7 @@ def test_the_report_counts_windows_and_names_the_checkpoint(
     plan = plan_raster(path, mask_path, settings=settings)
     assert [level.decimation for level in report.levels] == [step.level.decimation for step in plan.levels]
     assert report.windows_run + report.windows_skipped == sum(step.windows for step in plan.levels)
-    assert report.reach == 4
+    assert report.reach == pytest.approx(2, rel=0.2)  # half of its pixels of four, since it was averaged
     assert len(report.network.sha256) == 64
     assert report.peak_memory_bytes > 50 << 20
     assert report.seconds["total"] >= report.seconds["refine"] > 0

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from refine.cascade import reach_of_small
+from refine.cascade import AVERAGED_RAMP, reach_of_small
 from refine.softness import measure_ramp
 from refine.sources import ArrayMask
 from refine.training.augment import Number, flip_and_turn, photometric, soften_as_enlarged, turn
@@ -93,6 +93,8 @@ class WindowSamples(Dataset[Sample]):
                 own = left_to_the_device(crop.truth, kind, rng, self.size)
                 return {**_as_tensors(_without_margin(crop)), **_empty_outer(self.size), **own}
             coarse, reach = perturb(crop.truth, kind, rng, reduce_max=options.reduce_max, hard_share=options.hard)
+            if kind == "reduce":
+                reach = reach_of_small(reach, _ramp(coarse, reach))
         # Only a mask that is exact is ever called right to a pixel.
         stated = 1.0 if kind == "exact" else max(LEAST_STATED, stated_reach(reach, rng))
         return {
@@ -142,7 +144,8 @@ class WindowSamples(Dataset[Sample]):
         seeds = rng.integers(2**63, size=1)
         inner = self._crop(pair, place, np.random.default_rng(seeds))
         outer = self._crop(pair, replace(place, scale=place.scale / factor), np.random.default_rng(seeds))
-        coarse, reach = reduced(outer.truth, rng, self.config.perturb.reduce_max)
+        coarse, factor_before = reduced(outer.truth, rng, self.config.perturb.reduce_max)
+        reach = reach_of_small(factor_before, AVERAGED_RAMP)
         return {
             **_as_tensors(_without_margin(inner)),
             "coarse": torch.zeros(self.size, self.size),
@@ -174,9 +177,7 @@ class WindowSamples(Dataset[Sample]):
         resized = cv2.resize(_seen(whole, place, side), (side, side), interpolation=way)
         coarse = flip_and_turn(resized.astype(np.float32) / np.float32(255), place.orientation)
         pixel = max(height / prediction.shape[0], width / prediction.shape[1]) * place.scale
-        is_hard = bool(np.isin(prediction, (0, 255)).all())
-        ramp = None if is_hard else measure_ramp(ArrayMask(prediction.astype(np.float32) / np.float32(255)))
-        return coarse, reach_of_small(pixel, ramp)
+        return coarse, reach_of_small(pixel, _ramp(prediction.astype(np.float32) / np.float32(255), 1.0))
 
     def _place(self, pair: Pair, rng: Generator, *, most_pixels: float | None) -> Place:
         """Where to look, and how close; `most_pixels`: pair pixels a pixel of its prediction, enlarged at most x3."""
@@ -293,6 +294,13 @@ def _with_patches(
     if not augment.patches or rng.random() >= augment.patch_share:
         return image
     return blur_patches(image, truth, augment.patches, augment.patch_size, rng)
+
+
+def _ramp(mask: NDArray[np.float32], pixel: float) -> float | None:
+    """Of a mask that is shown with `pixel` pixels a pixel, in its own pixels; None for a hard mask."""
+    is_hard = bool(((mask == 0) | (mask == 1)).all())
+    measured = None if is_hard else measure_ramp(ArrayMask(mask))
+    return None if measured is None else measured / pixel
 
 
 def _seen(plane: NDArray[np.uint8], place: Place, side: int) -> NDArray[np.uint8]:
