@@ -97,7 +97,7 @@ def test_folding_takes_every_batch_norm_and_changes_nothing(name: str) -> None:
     norms = sum(isinstance(module, nn.BatchNorm2d) for module in model.modules())
     before = run()
     assert before.std() > 1e-3
-    assert fold_batch_norms(model, run) == norms > 40
+    assert len(fold_batch_norms(model, run)) == norms > 40
     assert not any(isinstance(module, nn.BatchNorm2d) for module in model.modules())
     assert (run() - before).abs().max() <= PARITY
 
@@ -126,7 +126,7 @@ def test_only_pairs_are_folded() -> None:
         nn.init.uniform_(norm.weight, 0.5, 1.5)
     run = runner(model)
     before = run()
-    assert fold_batch_norms(model, run) == 1
+    assert fold_batch_norms(model, run) == [("third", "own")]
     assert isinstance(model.own, nn.Identity)
     torch.testing.assert_close(run(), before, rtol=0, atol=1e-6)
 
@@ -195,7 +195,7 @@ def test_memory_figures_grow_with_the_batch_and_hold_the_run(refiner_file: Path)
     network = TorchRefiner.load(refiner_file, device="cpu", precision="fp32")
     assert 1e6 < network.weight_bytes < 20e6
     one, four = network.activation_bytes(1, 224), network.activation_bytes(4, 224)
-    assert 2 * one < four <= 4 * one
+    assert 2 * (one - KERNEL_BYTES) < four - KERNEL_BYTES <= 4 * (one - KERNEL_BYTES)
     image, coarse = (np.repeat(np.repeat(part, 2, 1), 2, 2) for part in windows(2))
     counted = peak_tensor_bytes(lambda: network(image, coarse, 1.0))
     assert counted <= network.activation_bytes(2, 2 * SIDE) - KERNEL_BYTES < 1.5 * counted

@@ -13,8 +13,8 @@ PARITY = 1e-4
 """How far a folded network's probabilities may lie from the unfolded one's; measured are below 2e-6 in float32."""
 
 
-def fold_batch_norms(model: nn.Module, run: Callable[[], object]) -> int:
-    """Fold, in place, every BatchNorm whose input always is one convolution's output; gives how many.
+def fold_batch_norms(model: nn.Module, run: Callable[[], object]) -> list[tuple[str, str]]:
+    """Fold, in place, every BatchNorm whose input always is one convolution's output; gives the names of both.
 
     `run` calls the network once; which convolution feeds which BatchNorm is observed, not guessed from names. A pair
     is left alone if either of the two has another partner in any call. A convolution whose output is used by something
@@ -22,14 +22,14 @@ def fold_batch_norms(model: nn.Module, run: Callable[[], object]) -> int:
 
     A BatchNorm that carries its activation (timm's `BatchNormAct2d`) leaves that activation in its place.
     """
-    count = 0
+    pairs = []
     names = {module: name for name, module in model.named_modules()}
     for convolution, norm in _observed_pairs(model, run):
         folded = fuse_conv_bn_eval(convolution, norm)
         _replace(model, names[convolution], folded)
         _replace(model, names[norm], _what_remains(norm))
-        count += 1
-    return count
+        pairs.append((names[convolution], names[norm]))
+    return pairs
 
 
 def _observed_pairs(model: nn.Module, run: Callable[[], object]) -> list[tuple[nn.Conv2d, nn.BatchNorm2d]]:

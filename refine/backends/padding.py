@@ -35,9 +35,12 @@ class EvenSame(nn.Module):
         self.even.bias = same.bias
 
     def forward(self, x: Tensor) -> Tensor:
-        is_even = x.shape[-2] % 2 == 0 and x.shape[-1] % 2 == 0
-        padded: Tensor = self.even(x) if is_even else self.same(x)
+        padded: Tensor = self.even(x) if self.takes(x) else self.same(x)
         return padded
+
+    def takes(self, x: Tensor) -> bool:
+        """Whether `even` is the convolution for it."""
+        return x.shape[-2] % 2 == 0 and x.shape[-1] % 2 == 0
 
 
 def _can_be_replaced(module: nn.Module) -> bool:

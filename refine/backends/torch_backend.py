@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from refine.backends.activation import join_activations
 from refine.backends.fold import fold_batch_norms
 from refine.backends.footprint import peak_tensor_bytes, weight_bytes
 from refine.backends.padding import pad_evenly
@@ -50,7 +51,7 @@ class TorchRefiner:
         self.preprocessing = preprocessing
         self._correction = cast(Callable[[Tensor, Tensor, Tensor], Tensor], model.correction)
         side = max(64, 2 * self.stride)
-        self._model = made_ready(model, lambda: self._correction(*_flat_windows(1, side)), self.device)
+        self._model = made_ready(model, lambda: self._correction(*_flat_windows(1, side)), self.device, self.dtype)
 
     @classmethod
     def load(
@@ -92,8 +93,8 @@ class TorchRefiner:
 
     @cached_property
     def _figures(self) -> MemoryFigures:
-        def run(side: int) -> Mask:
-            return self(np.zeros((1, side, side, 3), np.uint8), np.zeros((1, side, side), np.float32), 1.0)
+        def run(side: int) -> Mask:  # uncertain everywhere: what is certain may cost less
+            return self(np.zeros((1, side, side, 3), np.uint8), np.full((1, side, side), 0.5, np.float32), 1.0)
 
         return MemoryFigures.measure(run)
 
@@ -111,7 +112,7 @@ class TorchCoarse:
         self.device = choose_device(device)
         self.dtype = choose_dtype(precision, self.device)
         side = max(64, 2 * cast(int, model.stride))
-        self._model = made_ready(model, lambda: model(_flat_windows(1, side)[0]), self.device)
+        self._model = made_ready(model, lambda: model(_flat_windows(1, side)[0]), self.device, self.dtype)
 
     @classmethod
     def load(
@@ -189,14 +190,18 @@ def check_kind(path: Path | str, metadata: Metadata, kind: str | None) -> None:
         raise CheckpointError(f"{path}: holds {held}, not {kind}; give --coarse {held.removesuffix('_lite')}")
 
 
-def made_ready(model: nn.Module, run: Callable[[], object], device: torch.device) -> nn.Module:
+def made_ready(
+    model: nn.Module, run: Callable[[], object], device: torch.device, dtype: torch.dtype | None = None
+) -> nn.Module:
     """Eval mode, BatchNorm folded in float32 on the CPU, no copies to pad, weights channels last, on the device.
 
-    `run` calls the network once.
+    `run` calls the network once. With the `dtype` that a CPU will run it in, convolutions do their activations too.
     """
     model.eval().requires_grad_(False)
-    fold_batch_norms(model, run)
+    folded = fold_batch_norms(model, run)
     pad_evenly(model)
+    if device.type == "cpu" and dtype is not None:
+        join_activations(model, folded, dtype)
     ready: nn.Module = model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     return ready
 

@@ -38,6 +38,8 @@ class Preprocessing(BaseModel):
         values = image.permute(0, 3, 1, 2).float()  # (B, 3, H, W)
         white = 255 if self.white == "255" else values.amax(dim=(1, 2, 3), keepdim=True).clamp(min=1)
         unit = values / white
+        if len({*self.mean}) == len({*self.std}) == 1:  # a tenth of the time of three numbers each, and equal values
+            return (unit - self.mean[0]) / self.std[0]
         mean = unit.new_tensor(self.mean).view(1, 3, 1, 1)
         std = unit.new_tensor(self.std).view(1, 3, 1, 1)
         return (unit - mean) / std
