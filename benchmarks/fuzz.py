@@ -26,15 +26,16 @@ import warnings
 from collections import Counter
 from pathlib import Path
 
+import psutil
 from damage import damaged, whole_files
 from forked import import_all, names, run_forked
 
 from refine.errors import RefineError
 
-INPUT_SECONDS = 20.0
-"""An input that takes longer hangs."""
+INPUT_SECONDS, WAITING_SECONDS = 20.0, 300.0
+"""An input hangs that computes for longer, or waits for longer: other work on the machine is no hang."""
 
-COMMAND_SECONDS = 120.0
+COMMAND_SECONDS = 600.0
 BATCH = 100
 READ_PIXELS = 1 << 22
 """A header may honestly declare more; then only a corner is read."""
@@ -118,17 +119,19 @@ def check_batch(numbers: range, files: dict[str, bytes], folder: Path) -> list[t
     todo = numbers
     while todo:
         told, pid = _start(todo, files, folder)
-        at, last = todo.start, time.monotonic()
+        at, last, spent, hung = todo.start, time.monotonic(), 0.0, False
+        child = psutil.Process(pid)
         with told:
             while True:
                 line = told.readline()
                 if line:
                     number, end = json.loads(line)
                     found.append((number, end))
-                    at, last = number + 1, time.monotonic()
+                    at, last, spent = number + 1, time.monotonic(), _cpu_seconds(child)
                 elif os.waitpid(pid, os.WNOHANG)[0]:
                     break
-                elif time.monotonic() - last > INPUT_SECONDS:
+                elif time.monotonic() - last > WAITING_SECONDS or _cpu_seconds(child) - spent > INPUT_SECONDS:
+                    hung = True
                     os.kill(pid, signal.SIGKILL)
                     os.waitpid(pid, 0)
                     break
@@ -139,10 +142,15 @@ def check_batch(numbers: range, files: dict[str, bytes], folder: Path) -> list[t
                 found.append((number, end))
                 at = number + 1
         if at < todo.stop:
-            hung = time.monotonic() - last > INPUT_SECONDS
             found.append((at, "hangs" if hung else "the process died"))
         todo = range(at + 1, todo.stop)
     return found
+
+
+def _cpu_seconds(process: psutil.Process) -> float:
+    """So far; of one that has ended, but was not waited for, as well."""
+    times = process.cpu_times()
+    return float(times.user + times.system)
 
 
 def _start(numbers: range, files: dict[str, bytes], folder: Path) -> tuple[io.TextIOWrapper, int]:

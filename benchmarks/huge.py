@@ -16,12 +16,13 @@ import filecmp
 import json
 import random
 import re
+import subprocess
 import sys
 import tempfile
+import time
 from dataclasses import asdict
 from pathlib import Path
 
-from kills import run_and_kill
 from measured import Measured, run_measured
 
 ROOT = Path(__file__).parent.parent
@@ -127,35 +128,43 @@ def measure(folder: Path, options: argparse.Namespace) -> dict[str, object]:
         holds = run.peak_bytes <= budget and checked["georeferenced"] and not checked["outside"]
         holds = holds and sorted(path.name for path in results.iterdir()) == ["mask.tif", "report.json"]
         if holds and options.kills:
-            figures["killed"] = killed = resumed_run(folder, call, run.seconds, options)
+            figures["killed"] = killed = resumed_run(folder, call, _parts(plan.out), options)
             holds = bool(killed["identical"]) and killed["peak_mib"] <= budget / MIB
     else:
         figures["said"] = run.err or asdict(run)
     return figures | {"holds": holds}
 
 
-def resumed_run(folder: Path, call: list[object], seconds: float, options: argparse.Namespace) -> dict[str, object]:
-    """The run again, to another place: killed at random moments, each in its share of the time, then let end."""
+def resumed_run(folder: Path, call: list[object], parts: int, options: argparse.Namespace) -> dict[str, object]:
+    """The run again, to another place: killed when a random number of its parts is finished, then let end."""
     truth, place = folder / "results", folder / "resumed"
     place.mkdir()
     again = [str(part).replace(str(truth), str(place)) for part in call] + ["--resume"]
-    rng = random.Random(options.seed)
-    share = seconds / (options.kills + 1)
-    waits = [round(share * rng.uniform(0.5, 1), 1) for _ in range(options.kills)]
-    codes = [run_and_kill(again, wait, interrupt=False)[0] for wait in waits]
+    killed_at = sorted(random.Random(options.seed).sample(range(1, parts), options.kills))
+    codes = [_kill_at(again, place / ".mask.tif.run", count) for count in killed_at]
     last = run_measured([*again, "--report", str(place / "report.json")], place)
     if last.code:
         sys.exit(last.err)
-    report = json.loads((place / "report.json").read_text())
+    names = sorted(path.name for path in place.iterdir())
+    is_identical = filecmp.cmp(truth / "mask.tif", place / "mask.tif", shallow=False)
     return {
-        "killed_after_seconds": waits,
+        "parts": parts,
+        "killed_after_parts": killed_at,
         "exit_codes": codes,
         **_taken(last, options.side),
-        "notes": report["notes"],
-        "identical": filecmp.cmp(truth / "mask.tif", place / "mask.tif", shallow=False)
-        and sorted(path.name for path in place.iterdir()) == ["mask.tif", "report.json"]
-        and all(code < 0 for code in codes),
+        "notes": json.loads((place / "report.json").read_text())["notes"],
+        "identical": is_identical and names == ["mask.tif", "report.json"] and all(code < 0 for code in codes),
     }
+
+
+def _kill_at(call: list[str], run_folder: Path, parts: int) -> int:
+    """SIGKILL once so many parts lie there; the exit code."""
+    process = subprocess.Popen(call, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while process.poll() is None:
+        if len(list(run_folder.glob("level*-part*.gz"))) >= parts:
+            process.kill()
+        time.sleep(0.05)
+    return process.wait()
 
 
 def _python(code: str, *arguments: object, folder: Path | None = None) -> Measured:
@@ -175,6 +184,11 @@ def _taken(found: Measured, side: int) -> dict[str, float]:
         "peak_mib": round(found.peak_bytes / MIB, 1),
         "disk_mib": round(found.disk_bytes / MIB, 1),
     }
+
+
+def _parts(text: str) -> int:
+    """Over all levels: the number after the windows of each way."""
+    return sum(map(int, re.findall(r"^1/\d+ .* \d+ x \d+ +(\d+) +\d+ ", text, re.MULTILINE)))
 
 
 def _planned(text: str, name: str) -> float | None:
