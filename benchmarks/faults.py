@@ -45,6 +45,7 @@ class Campaign:
         self.rng = random.Random(seed)
         self.ends: defaultdict[str, Counter[str]] = defaultdict(Counter)
         self.wrong: list[str] = []
+        self.leaving_seconds = 0.0  # the most from an interruption to the end
         self._told: set[str] = set()
         self._wrong_told = 0
         self.folder, self.images, self.masks = folder, folder / "images", folder / "masks"
@@ -70,10 +71,11 @@ class Campaign:
 
     def infer(
         self, out: Path, *more: str, image: Path | None = None, before: Callable[[], None] | None = None,
-        kill_after: float | None = None,
+        kill_after: float | None = None, interrupt_after: float | None = None,
     ) -> Ended:  # fmt: skip
         given = ["--image", str(image or self.image), "--mask", str(self.mask), "--out", str(out), "--device", "cpu"]
-        return run_forked([*given, "--batch", "4", "--resume", *more], before=before, kill_after=kill_after)
+        given += ["--batch", "4", "--resume", *more]
+        return run_forked(given, before=before, kill_after=kill_after, interrupt_after=interrupt_after)
 
     def infer_folder(self, out: Path, kill_after: float | None = None) -> Ended:
         given = ["--image", str(self.images), "--mask", str(self.masks), "--out", f"{out}/", "--device", "cpu"]
@@ -147,6 +149,26 @@ def kill_moments(campaign: Campaign, count: int) -> None:
             campaign.infer(out, kill_after=campaign.rng.uniform(0.05, 0.95) * campaign.seconds)
             done += 1
         campaign.ends_well("kill at a moment", out)
+
+
+def interrupts(campaign: Campaign, count: int) -> None:
+    """Ctrl-C at random moments: the run ends with one line, and leaves finished parts or nothing."""
+    for _ in range(count):
+        out = campaign.place() / "a.tif"
+        ended = campaign.infer(out, interrupt_after=campaign.rng.uniform(0, 0.95) * campaign.seconds)
+        campaign.leaving_seconds = max(campaign.leaving_seconds, ended.leaving_seconds)
+        run = out.with_name(".a.tif.run")
+        parts = list(run.glob("level*-part*.gz")) if run.exists() else []
+        kept = [".a.tif.run"] if parts and (run / "run.json").exists() else []
+        said = ended.err.strip()
+        is_told = said.startswith("infer.py: interrupted") and "\n" not in said and (not parts or "--resume" in said)
+        if ended.code != 0:  # else it was through before
+            well = ended.code == 130 and is_told and names(out.parent) == kept
+            campaign.ends["Ctrl-C"]["left as it should be" if well else "wrong"] += 1
+            if not well:
+                campaign.wrong.append(f"Ctrl-C: exit code {ended.code}, left {names(out.parent)}, {said[-300:]}")
+        campaign.ends_well("Ctrl-C, then gone on with", out)
+    print(f"{campaign.leaving_seconds:.1f} s at most from Ctrl-C to the end", flush=True)
 
 
 def kill_operations(campaign: Campaign, count: int) -> None:
@@ -245,6 +267,7 @@ def power_cut(campaign: Campaign, count: int) -> None:
 
 FAULTS: tuple[tuple[Callable[[Campaign, int], None], int], ...] = (
     (kill_moments, 25),
+    (interrupts, 40),
     (kill_operations, 40),
     (kill_folders, 25),
     (full_disk, 12),

@@ -27,6 +27,7 @@ class Ended:
     out: str
     err: str
     timed_out: bool = False
+    leaving_seconds: float = 0.0  # from the interruption to the end
 
     @property
     def is_traceback(self) -> bool:
@@ -44,9 +45,12 @@ def run_forked(
     *,
     before: Callable[[], None] | None = None,
     kill_after: float | None = None,
+    interrupt_after: float | None = None,
     timeout: float = 600,
 ) -> Ended:
-    """`infer.py` with these arguments. `before` is called in the child; SIGKILL comes after `kill_after` seconds."""
+    """`infer.py` with these arguments. `before` is called in the child; SIGKILL comes after `kill_after` seconds, or
+    SIGINT, as Ctrl-C sends it, after `interrupt_after`.
+    """
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         begun = time.monotonic()
         sys.stdout.flush()
@@ -54,8 +58,12 @@ def run_forked(
         pid = os.fork()
         if pid == 0:
             _be_the_command(arguments, before, out.fileno(), err.fileno())
-        limit = begun + (timeout if kill_after is None else kill_after)
-        status, timed_out = _wait(pid, limit), False
+        limit, interrupted = begun + (timeout if kill_after is None else kill_after), 0.0
+        status = None if interrupt_after is None else _wait(pid, begun + interrupt_after)
+        if interrupt_after is not None and status is None:
+            interrupted = time.monotonic()
+            os.kill(pid, signal.SIGINT)
+        status, timed_out = _wait(pid, limit) if status is None else status, False
         if status is None:
             os.kill(pid, signal.SIGKILL)
             timed_out = kill_after is None
@@ -64,8 +72,8 @@ def run_forked(
         for file in (out, err):
             file.seek(0)
             said.append(file.read().decode(errors="replace"))
-        code = os.waitstatus_to_exitcode(status)
-        return Ended(code, time.monotonic() - begun, said[0], said[1], timed_out)
+        code, ended = os.waitstatus_to_exitcode(status), time.monotonic()
+        return Ended(code, ended - begun, said[0], said[1], timed_out, ended - interrupted if interrupted else 0.0)
 
 
 def _wait(pid: int, limit: float) -> int | None:
@@ -83,6 +91,7 @@ def _be_the_command(arguments: Sequence[str], before: Callable[[], None] | None,
     try:
         os.dup2(out, 1)
         os.dup2(err, 2)
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # which a process in the background may not have
         if before is not None:
             before()
         from refine.cli import infer
