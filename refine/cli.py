@@ -27,10 +27,13 @@ def main() -> NoReturn:
     run(refine, name="refine")
 
 
-@click.group(context_settings=_CONTEXT)
+@click.group(context_settings=_CONTEXT, invoke_without_command=True, subcommand_metavar="COMMAND [ARGS]...")
 @click.version_option(__version__, prog_name="refine")
-def refine() -> None:
+@click.pass_context
+def refine(context: click.Context) -> None:
     """Turn rough masks of images into accurate ones, at the images' own resolution, whatever their size."""
+    if context.invoked_subcommand is None:
+        raise click.UsageError(f"give a command: {', '.join(refine.commands)}; --help says what each does", context)
 
 
 @refine.command(cls=Command, context_settings=_CONTEXT)
@@ -157,7 +160,7 @@ def _name_and_path(entry: str) -> tuple[str, str]:
     return name, path
 
 
-@refine.command(cls=Command, context_settings=_CONTEXT)
+@refine.command(cls=Command, context_settings=_CONTEXT, short_help="Export a refining network for ONNX Runtime.")
 @click.option("--checkpoint", type=FILE, help="refining network  [default: the shipped one]")
 @click.option("--image", type=FILE, required=True, help="photograph on whose windows the result is compared with torch")
 @click.option("--out", type=FILE, help="result (.onnx)  [default: beside the checkpoint, where infer looks for it]")
@@ -172,7 +175,7 @@ def export(checkpoint: Path | None, image: Path, out: Path | None, tile: int, ov
     return export_network(checkpoint, image, out=out, tile=tile, overwrite=overwrite)
 
 
-@refine.command(cls=Command, context_settings=_CONTEXT)
+@refine.command(cls=Command, context_settings=_CONTEXT, short_help="Lay cut-outs on backgrounds, to train on.")
 @click.option("--foregrounds", type=FILE, required=True, help="folder of cut-outs: pictures with an alpha channel")
 @click.option("--alphas", type=FILE, help="folder of the cut-outs' masks, of the same stems, where they have no alpha")
 @click.option("--backgrounds", type=FILE, required=True, help="folder of pictures to lay them on")
@@ -207,7 +210,7 @@ def synthesize(
     return 0
 
 
-@refine.command(cls=Command, context_settings=_CONTEXT)
+@refine.command(cls=Command, context_settings=_CONTEXT, short_help="Score masks against the truth.")
 @click.option("--pred", "prediction", type=FILE, required=True, help="folder of masks to score")
 @click.option("--truth", type=FILE, required=True, help="folder of true masks with the same stems")
 @click.option("--before", type=FILE, help="folder of masks that --pred was refined from, to score the difference")

@@ -298,7 +298,7 @@ def test_the_group_names_the_command_that_failed(capsys: pytest.CaptureFixture[s
         (["infer", "--image", "missing.jpg"], "refine infer: --image missing.jpg does not exist"),
         (["infer", "--tile", "x"], "refine infer: "),
         (["unknown"], "refine: "),
-        ([], "refine: "),
+        ([], "refine: give a command: infer, "),
     ):
         with pytest.raises(SystemExit) as ended:
             run(refine, name="refine", arguments=arguments)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+import refine
 from refine.errors import CheckpointError
 from refine.shipped import default_checkpoint, shipped_names
 
@@ -43,6 +44,7 @@ def test_help_and_bad_arguments_bring_no_torch_and_no_raster_library(arguments: 
 def test_the_public_names_come_from_the_package_itself() -> None:
     code = "from refine import Report, Settings, refine_array, refine_raster"
     assert not modules_after(code) & HEAVY
+    assert set(refine.__all__) <= set(dir(refine))  # where a shell completes names
 
 
 def test_every_package_has_an_init_so_that_the_wheel_holds_it() -> None:
