@@ -3,7 +3,9 @@
     python benchmarks/loader.py --config configs/MOS_H_lite.json --data 'pack=DATA/train-*.tar' --out loader.json
 
 Per config: one process makes `--samples` samples, by kind of damage too; then two steps are taken, the first to warm
-up. Run it on an otherwise idle machine; the figures say how many workers keep the device busy.
+up. For networks that take a mask also with perturb.where "device": what the loader has left to do, and what the batched
+damage of the same kinds costs a crop on `--device`. All in CPU milliseconds on a CPU, so that other work on the machine
+does not count. The figures say how many workers keep the device busy.
 """
 
 from __future__ import annotations
@@ -17,10 +19,21 @@ from pathlib import Path
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from refine.training.config import TrainingConfig, load_config
+from refine.allocation import keep_freed_memory
+from refine.models.device import choose_device
+from refine.training.config import TrainingConfig, Validation, load_config
+from refine.training.deferred import damaged
 from refine.training.loop import batches, new_run, training_step
 from refine.training.run import build_network, choose_machine, make_samples
 from refine.training.samples import Sample
+
+
+def seconds(device: str) -> float:
+    """Of this process on a CPU, of the clock where a device works beside it."""
+    if choose_device(device).type == "cpu":
+        return time.process_time()
+    torch.cuda.synchronize()
+    return time.perf_counter()
 
 
 def milliseconds(samples: Dataset[Sample], number: int) -> float:
@@ -28,15 +41,30 @@ def milliseconds(samples: Dataset[Sample], number: int) -> float:
     loader = DataLoader(samples, batch_size=None, sampler=range(number + 1))
     made = iter(loader)
     next(made)
-    started = time.perf_counter()
+    started = time.process_time()
     for _ in made:
         pass
-    return 1e3 * (time.perf_counter() - started) / number
+    return 1e3 * (time.process_time() - started) / number
+
+
+def batched_milliseconds(config: TrainingConfig, device: str, batches_made: int = 2) -> float:
+    """Time of one crop's damage, done a batch at a time on the device."""
+    machine = choose_machine(device, "auto", 0)
+    loaded = batches(make_samples(config), config.schedule, machine, first_step=0)
+    made = [next(loaded) for _ in range(batches_made + 1)]
+    damaged(made[0], config.perturb, machine.device)
+    started = seconds(device)
+    for batch in made[1:]:
+        damaged(batch, config.perturb, machine.device)
+    return 1e3 * (seconds(device) - started) / (batches_made * config.schedule.batch)
 
 
 def of_kind(config: TrainingConfig, kind: str) -> TrainingConfig:
-    perturb = config.perturb.model_copy(update={"kinds": {kind: 1.0}, "late_kinds": {}})
-    return config.model_copy(update={"perturb": perturb})
+    return perturbed(config, kinds={kind: 1.0}, late_kinds={})
+
+
+def perturbed(config: TrainingConfig, **changes: object) -> TrainingConfig:
+    return config.model_copy(update={"perturb": config.perturb.model_copy(update=changes)})
 
 
 def step_seconds(config: TrainingConfig, device: str) -> float:
@@ -45,26 +73,34 @@ def step_seconds(config: TrainingConfig, device: str) -> float:
     run = new_run(network, config, machine)
     batch = next(batches(make_samples(config), config.schedule, machine, first_step=0))
     training_step(run, batch, config, preprocessing, machine)
-    started = time.perf_counter()
+    started = seconds(device)
     training_step(run, batch, config, preprocessing, machine)
-    if machine.device.type == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter() - started
+    return seconds(device) - started
 
 
-def measure(path: Path, data: dict[str, str], number: int, device: str) -> dict[str, object]:
+def measure(path: Path, data: dict[str, str], number: int, device: str, batch: int | None) -> dict[str, object]:
     config = load_config(path, data)
+    config = config.model_copy(update={"validation": Validation()})
+    if batch is not None:
+        schedule = config.schedule.model_copy(update={"batch": batch, "accumulate": 1})
+        config = config.model_copy(update={"schedule": schedule})
     cost = milliseconds(make_samples(config), number)
-    kinds = {}
+    kinds: dict[str, float] = {}
+    left: dict[str, float] = {}
     if config.model.takes_mask:
         for kind in (kind for kind, share in config.perturb.kinds.items() if share):
             kinds[kind] = round(milliseconds(make_samples(of_kind(config, kind)), max(8, number // 8)), 2)
+        on_device = perturbed(config, where="device")
+        left["loader"] = round(milliseconds(make_samples(on_device), number), 2)
+        left["batched"] = round(batched_milliseconds(on_device, device), 2)
     step_rate = config.schedule.batch / step_seconds(config, device)
     return {
         "config": path.name,
+        "batch": config.schedule.batch,
         "loader_samples_per_second": round(1e3 / cost, 1),
         "milliseconds_a_sample": round(cost, 2),
         "milliseconds_by_kind": kinds,
+        "milliseconds_with_damage_on_the_device": left,
         "step_samples_per_second": round(step_rate, 1),
         "workers_that_keep_up": math.ceil(step_rate * cost / 1e3),
     }
@@ -73,17 +109,20 @@ def measure(path: Path, data: dict[str, str], number: int, device: str) -> dict[
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", type=Path, nargs="+", required=True)
+    keep_freed_memory()
     parser.add_argument("--data", action="append", default=[], metavar="NAME=PATH")
     parser.add_argument("--samples", type=int, default=64)
     parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
+    parser.add_argument("--batch", type=int, help="samples a step, where the config's own are too many for memory")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     data = dict(entry.split("=", 1) for entry in options.data)
-    rows = [measure(path, data, options.samples, options.device) for path in options.config]
-    for row in rows:
-        print(json.dumps(row))
-    if options.out:
-        options.out.write_text(json.dumps(rows, indent=2) + "\n")
+    rows = []
+    for path in options.config:
+        rows.append(measure(path, data, options.samples, options.device, options.batch))
+        print(json.dumps(rows[-1]), flush=True)
+        if options.out:
+            options.out.write_text(json.dumps(rows, indent=2) + "\n")
 
 
 if __name__ == "__main__":

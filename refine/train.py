@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
+from refine.allocation import keep_freed_memory
 from refine.training.config import TrainingConfig, load_config
 
 RUNS = Path("runs")
@@ -45,6 +46,7 @@ def train_network(request: TrainRequest) -> str:
     if request.overfit is not None:
         config, stem = config.model_copy(update={"overfit": request.overfit}), f"{stem}-overfit"
     folder = request.folder or RUNS / stem
+    keep_freed_memory()
     import torch
 
     from refine.training import processes

@@ -94,7 +94,8 @@ def measured_reach(damaged: Tensor, hard: Tensor, extent: Tensor) -> Tensor:
     """(B,) distance from the true outline within which 95 % of the wrong pixels lie; 1 to `FARTHEST`."""
     held = within(extent, hard.shape[-1])
     wrong = (damaged != hard) & held
-    to_outline = distance_to(hard & held, FARTHEST) + distance_to(~hard & held, FARTHEST)  # one of them is 0
+    inside, outside = (distance_to(side & held, FARTHEST, wrong) for side in (~hard, hard))
+    to_outline = inside + outside  # one of them is 0
     ranked = torch.where(wrong, to_outline, -1.0).flatten(1).sort(dim=1, descending=True).values
     rank = 0.05 * (wrong.sum(dim=(1, 2)) - 1).clamp(min=0)
     low, part = rank.floor().long()[:, None], rank - rank.floor()

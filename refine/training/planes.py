@@ -78,8 +78,11 @@ def _cubic(away: Tensor) -> Tensor:
     return torch.where(away < 1, near, torch.where(away < 2, far, torch.zeros_like(away)))
 
 
-def distance_to(chosen: Tensor, most: int) -> Tensor:
-    """Distance of each pixel to the nearest of `chosen` (bool), in pixels; `most` where that is as far or farther."""
+def distance_to(chosen: Tensor, most: int, needed: Tensor | None = None) -> Tensor:
+    """Distance of each pixel to the nearest of `chosen` (bool), in pixels; `most` where that is as far or farther.
+
+    `needed` (bool): the pixels of which it will be asked; it may be too large of others.
+    """
     size = chosen.shape[-1]
     places = torch.arange(size, device=chosen.device)
     before = torch.where(chosen, places, -FAR).cummax(dim=2).values
@@ -89,6 +92,8 @@ def distance_to(chosen: Tensor, most: int) -> Tensor:
     framed = F.pad(squares, (0, 0, most, most), value=float(most * most))
     nearest = squares
     for rows in range(1, most):
+        if needed is not None and rows % 8 == 0 and bool((nearest * needed).max() <= rows * rows):
+            break
         for top in (most - rows, most + rows):
             nearest = torch.minimum(nearest, framed[:, top : top + size] + rows * rows)
     return nearest.sqrt().clamp(max=most)
