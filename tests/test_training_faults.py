@@ -13,7 +13,7 @@ import pytest
 import torch
 from training_data import small_config, tiny_network, write_pairs
 
-from refine.errors import CheckpointError, InputError
+from refine.errors import CheckpointError, ConfigError, InputError
 from refine.training.config import TrainingConfig, parse_config
 from refine.training.run import NEWEST, run_training
 from refine.training.state import read_state, states
@@ -116,4 +116,24 @@ def _on_a_full_disk(config: TrainingConfig, run: Path, size: int, answer: Connec
 def test_a_missing_set_is_named_before_anything_is_written(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"data\.shapes: layout duts needs the folder"):
         train_here(config_of(tmp_path, layout="duts"), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_encoder_weights_that_are_not_there_are_said_with_what_to_do(tmp_path: Path) -> None:
+    config = config_of(tmp_path)
+    model = config.model.model_copy(update={"encoder_weights": str(tmp_path / "none.safetensors")})
+    with pytest.raises(ConfigError, match=r"there is no .*none.safetensors; .* null to start at random"):
+        run_training(config.model_copy(update={"model": model}), tmp_path / "run", device="cpu")
+
+
+def test_what_cannot_be_scored_leaves_no_run_folder(tmp_path: Path) -> None:
+    def refuse(_config: TrainingConfig) -> Callable[[Path], dict[str, float]]:
+        raise InputError("nothing to score")
+
+    config = config_of(tmp_path)
+    validation = config.validation.model_copy(update={"every": 2})
+    with pytest.raises(InputError, match="nothing to score"):
+        run_training(
+            config.model_copy(update={"validation": validation}), tmp_path / "run", device="cpu", make_validator=refuse
+        )
     assert not (tmp_path / "run").exists()

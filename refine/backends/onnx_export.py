@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from refine.backends.onnx_backend import INPUTS, OUTPUT
 from refine.backends.onnx_file import Exported, entry_of
 from refine.backends.torch_backend import made_ready
-from refine.errors import CheckpointError, InputError
+from refine.errors import CheckpointError, InputError, InstallationError
 from refine.geometry import RGB, Mask
 from refine.models.checkpoint import load_model
 from refine.models.metadata import sha256
@@ -43,12 +43,12 @@ class _Windows(nn.Module):
 def export_refiner(checkpoint: Path, tile: int) -> tuple[bytes, Exported]:
     """The bytes of an ONNX file for windows of `tile` px, any number of them, and what it says of itself.
 
-    Raises CheckpointError if the file is no refiner's; InputError if the package `onnx` is not installed.
+    Raises CheckpointError if the file is no refiner's; InstallationError if the package `onnx` is not installed.
     """
     try:
         import onnx
     except ImportError as error:
-        raise InputError('refine export: needs the package onnx; pip install "refine[onnx]"') from error
+        raise InstallationError('refine export: needs the package onnx; pip install "refine[onnx]"') from error
     model, metadata = load_model(checkpoint, expect="refiner")
     stride = cast(int, model.stride)
     if tile % stride:

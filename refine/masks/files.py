@@ -191,7 +191,7 @@ def _open_array(path: Path) -> NDArray[Any]:
     # numpy takes a header apart as Python source, and lets through what that raises.
     except (ValueError, EOFError, TokenError, RecursionError, OverflowError) as error:
         raise InputError(
-            f"{path}: not a .npy array of numbers, or cut short: {' '.join(str(error).split())}"
+            f"{path}: not a .npy array of numbers, or cut short; save the mask alone by numpy.save"
         ) from error
     except OSError as error:
         raise RasterError(f"{path}: cannot be read: {error.strerror}") from error

@@ -90,9 +90,9 @@ def run_training(
             calls = Callbacks(should_stop=lambda: stop.is_due() or should_stop())
             return train(run, samples, config, preprocessing, machine, folder, SilentLog(), calls)
 
+    score = make_validator(config) if make_validator and config.validation.every else None
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps(dump(config), indent=2) + "\n", encoding="utf-8")
-    score = make_validator(config) if make_validator and config.validation.every else None
     candidate, best = folder / ".candidate.safetensors", folder / "best.safetensors"
 
     def keep(path: Path, scores: dict[str, float]) -> None:
@@ -140,7 +140,10 @@ def make_samples(config: TrainingConfig) -> Dataset[Sample]:
 
 
 def build_network(config: TrainingConfig) -> tuple[nn.Module, Preprocessing]:
-    """The config's network at its start: random, from ImageNet encoder weights, or from a checkpoint."""
+    """The config's network at its start: random, from ImageNet encoder weights, or from a checkpoint.
+
+    Raises ConfigError for a file that is not there or another network's, CheckpointError for one that cannot be read.
+    """
     torch.manual_seed(config.seed)
     model = build_model(config.model.architecture, config.model.options)
     preprocessing = default_preprocessing(config.model.architecture, model)
@@ -150,9 +153,14 @@ def build_network(config: TrainingConfig) -> tuple[nn.Module, Preprocessing]:
     if isinstance(model, ISNet):
         model.gives_features = config.loss.features is not None
     if config.model.encoder_weights is not None:
-        encoder = model.get_submodule("encoder")
+        encoder, weights = model.get_submodule("encoder"), Path(config.model.encoder_weights)
         assert isinstance(encoder, Encoder)
-        encoder.load_rgb_weights(read_encoder_weights(Path(config.model.encoder_weights)))
+        if not weights.is_file():
+            raise ConfigError(
+                f"model.encoder_weights: there is no {weights}; save timm's state dict of the encoder there, as .pth or"
+                " .safetensors, or write null to start at random"
+            )
+        encoder.load_rgb_weights(read_encoder_weights(weights))
     if config.model.init is not None:
         source, metadata = load_model(config.model.init)
         held, wanted = metadata.architecture, config.model.architecture
