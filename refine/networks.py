@@ -244,6 +244,11 @@ def _read(checkpoint: Path, *, option: str, role: Literal["coarse", "refiner"]) 
         raise CheckpointError(f"{checkpoint}: is a folder; give {option} FILE")
     metadata = read_metadata(checkpoint)
     network = NETWORKS.get(metadata.architecture)
+    if network is not None and network.role == "composite":
+        raise CheckpointError(
+            f"{checkpoint}: holds {metadata.architecture}, which finds what was laid over a background and has to be"
+            f" shown that background too; an image alone has none, so {option} cannot take it"
+        )
     if network is None or network.role != role:
         wanted = " or ".join(name for name, other in NETWORKS.items() if other.role == role)
         raise CheckpointError(f"{checkpoint}: holds {metadata.architecture}, but {option} needs {wanted}")

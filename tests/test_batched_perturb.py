@@ -14,12 +14,13 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from training_data import small_config, tiny_network, write_pairs
 
+from refine.metrics import iou
 from refine.training.batched_contour import measured_reach
 from refine.training.batched_perturb import NAMES, perturb_batch
 from refine.training.config import TrainingConfig, parse_config
 from refine.training.deferred import damaged
 from refine.training.draws import Draws
-from refine.training.perturb import MIN_IOU, Mask, iou, perturb
+from refine.training.perturb import MIN_IOU, Mask, perturb
 from refine.training.perturb import measured_reach as measured_reach_of_one
 from refine.training.planes import (
     CUBIC,

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from refine.training.perturb import KINDS, MIN_IOU, Mask, draw_kind, iou, measured_reach, perturb, reduced, stated_reach
+from refine.metrics import iou
+from refine.training.perturb import KINDS, MIN_IOU, Mask, draw_kind, measured_reach, perturb, reduced, stated_reach
 
 
 def star(side: int = 224, radius: float = 70, teeth: int = 7, depth: float = 18) -> Mask:

@@ -112,7 +112,7 @@ class CutOuts(Sequence[Composite]):
         if self.positions == "grid":
             top, left = (round(shift * length) for shift, length in zip(GRID[place], (height, width), strict=True))
         else:
-            top, left = _somewhere(size, (height, width), rng)
+            top, left = somewhere(size, (height, width), rng)
 
         alpha, colours = np.clip(_resized(alpha, size), 0, 1), _resized(picture, size)  # means round beyond 1
         if mirrored:
@@ -172,7 +172,7 @@ def _background(path: Path, side: int) -> RGB:
     return cv2.resize(rgb, (side, side), interpolation=cv2.INTER_AREA).astype(np.uint8) if side else rgb
 
 
-def _somewhere(size: tuple[int, int], frame: tuple[int, int], rng: Generator) -> tuple[int, int]:
+def somewhere(size: tuple[int, int], frame: tuple[int, int], rng: Generator) -> tuple[int, int]:
     """Top and left that leave at least three quarters of each side inside."""
     top, left = (
         rng.uniform(-OVERHANG * length, whole - (1 - OVERHANG) * length)

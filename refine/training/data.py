@@ -28,7 +28,10 @@ SHRUNK = 8
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """A decoded training pair: `image` (H, W, 3) uint8 RGB, `mask` (H, W) uint8, `outline` (N, 2) rows and columns."""
+    """A decoded training pair: `image` (H, W, 3) uint8 RGB, `mask` (H, W) uint8, `outline` (N, 2) rows and columns.
+
+    `void` (H, W) uint8 is 255 where the mask is a guess that no loss may count; None: nowhere.
+    """
 
     key: Key
     image: NDArray[np.uint8]
@@ -36,6 +39,7 @@ class Pair:
     outline: NDArray[np.int32]
     is_exact: bool
     predictions: tuple[NDArray[np.uint8], ...] = ()  # coarse masks by other networks, at any size
+    void: NDArray[np.uint8] | None = None
 
 
 @dataclass(frozen=True)
@@ -72,7 +76,8 @@ class StoredPair:
         rgb = np.ascontiguousarray(image[:, :, ::-1], dtype=np.uint8)
         grey = mask.astype(np.uint8)
         planes = tuple(plane.astype(np.uint8) for plane in coarse if plane is not None)
-        return Pair(self.entry.key, rgb, grey, outline_points(grey), self.is_exact, planes)
+        void = None if self.entry.void is None else self.entry.void()
+        return Pair(self.entry.key, rgb, grey, outline_points(grey), self.is_exact, planes, void)
 
     def check(self) -> None:
         """What `decode` finds wrong, to `SHRUNK` pixels of the size, in a fraction of its time."""

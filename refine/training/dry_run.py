@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 
@@ -71,12 +72,11 @@ def dry_run(
     ahead = 2 * workers
     measured = max(2, workers)
     longer = config.schedule.model_copy(update={"steps": ahead + measured + 1})
-    loaded = batches(samples, longer, machine, first_step=0)
-    batch = next(loaded)
-    for _ in range(ahead):
-        next(loaded)
     size = config.schedule.batch
-    loader_rate = measured * size / _seconds(partial(_take, loaded, measured), machine)
+    with closing(batches(samples, longer, machine, first_step=0)) as loaded:
+        batch = next(loaded)
+        _take(loaded, ahead)
+        loader_rate = measured * size / _seconds(partial(_take, loaded, measured), machine)
 
     run = new_run(network, config, machine)
 

@@ -19,7 +19,8 @@ from refine.training.composites import exact_distance
 from refine.training.config import Data
 
 Mask = NDArray[np.uint8]
-Instance = tuple[str, Path, Callable[[], Mask]]
+Make = Callable[[], Mask]
+Instance = tuple[str, Path, Make]
 """Id, image file, and what makes the object's mask (H, W), 0 or 255."""
 
 VOID = (192, 224, 224)
@@ -61,8 +62,9 @@ def _coco_mask(coco: Any, number: int, name: str) -> Mask:
     return np.where(plane > 0, 255, 0).astype(np.uint8)
 
 
-def voc_instances(root: Path, part: str, section: Data) -> Iterator[Instance]:
-    """Objects of `SegmentationObject` that fill at least `least_share` of the image, of the part's list.
+def voc_instances(root: Path, part: str, section: Data) -> Iterator[tuple[Instance, Make]]:
+    """Objects of `SegmentationObject` that fill at least `least_share` of the image, of the part's list; and for each
+    what makes the plane of pixels that have no label.
 
     Raises InputError where the folder is not laid out as VOC's, or an annotation does not decode.
     """
@@ -76,16 +78,21 @@ def voc_instances(root: Path, part: str, section: Data) -> Iterator[Instance]:
         for colour, count in zip(colours.tolist(), counts.tolist(), strict=True):
             if colour not in (0, _code(VOID)) and count >= section.least_share * codes.size:
                 image = root / "JPEGImages" / f"{name}.jpg"
-                yield f"{name}-{colour:06x}", image, partial(_voc_mask, labels, colour)
+                yield (f"{name}-{colour:06x}", image, partial(_voc_mask, labels, colour)), partial(_voc_void, labels)
 
 
 def _voc_mask(labels: Path, colour: int) -> Mask:
-    """The object, and of the border around it what is nearer to it than to anything else."""
+    """The object, and of the border around it what is nearer to it than to anything else: the likeliest truth of
+    pixels that have none, for damage and for windows; the loss leaves them out."""
     codes = _codes(labels)
     inside, void = (codes == colour).astype(np.uint8), codes == _code(VOID)
     to_object = exact_distance(1 - inside)
     to_others = exact_distance(inside | void.astype(np.uint8))
     return np.where((inside > 0) | (void & (to_object < to_others)), 255, 0).astype(np.uint8)
+
+
+def _voc_void(labels: Path) -> Mask:
+    return np.where(_codes(labels) == _code(VOID), 255, 0).astype(np.uint8)
 
 
 def _codes(labels: Path) -> NDArray[np.int32]:

@@ -42,11 +42,13 @@ class File:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A pair that should be there; a missing half is None. `mask` is a file, or makes an (H, W) uint8 mask."""
+    """A pair that should be there; a missing half is None. `mask` is a file, or makes an (H, W) uint8 mask; `void`
+    makes one of the pixels whose truth nobody knows."""
 
     key: Key
     image: File | None
     mask: File | Callable[[], Mask] | None
+    void: Callable[[], Mask] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,8 +98,8 @@ def find_entries(section: Data) -> list[Entry]:
                 entries.append(Entry((part, name), File(image), mask))
     elif section.layout == "voc":
         for part in section.parts or ["train"]:
-            for name, image, mask in voc_instances(root, part, section):
-                entries.append(Entry((part, name), File(image), mask))
+            for (name, image, mask), void in voc_instances(root, part, section):
+                entries.append(Entry((part, name), File(image), mask, void))
     else:
         own = Folders(section.images, section.masks, ("",), section.image_suffix, section.mask_suffix)
         folders = FOLDERS.get(section.layout, own)

@@ -6,8 +6,8 @@ import copy
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Generator
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass, field
 from math import isfinite
 from pathlib import Path
@@ -118,9 +118,12 @@ def train(
     schedule, calls = config.schedule, callbacks or Callbacks()
     is_first = processes.rank() == 0
     hidden = None if is_first else True  # None: tqdm looks whether there is a terminal
-    with tqdm(total=schedule.steps, initial=run.step, unit="step", disable=hidden, dynamic_ncols=True) as bar:
+    with (
+        tqdm(total=schedule.steps, initial=run.step, unit="step", disable=hidden, dynamic_ncols=True) as bar,
+        closing(batches(samples, schedule, machine, first_step=run.step)) as loader,
+    ):
         started, since_log = time.monotonic(), []
-        for loaded in batches(samples, schedule, machine, first_step=run.step):
+        for loaded in loader:
             batch = damaged(loaded, config.perturb, machine.device)
             try:
                 since_log.append(training_step(run, batch, config, preprocessing, machine))
@@ -220,10 +223,13 @@ def coarse_input(ema: nn.Module, part: Sample, preprocessing: Preprocessing, mac
     return coarse, reach
 
 
-def batches(samples: Dataset[Sample], schedule: Schedule, machine: Machine, first_step: int) -> Iterator[Sample]:
+def batches(
+    samples: Dataset[Sample], schedule: Schedule, machine: Machine, first_step: int
+) -> Generator[Sample, None, None]:
     """The batches of steps `first_step`... to the end; step s holds samples s * batch to (s + 1) * batch - 1.
 
-    Of these a process takes every n-th, so that what a run sees does not depend on the number of processes.
+    Of these a process takes every n-th, so that what a run sees does not depend on the number of processes. The workers
+    end when the generator is closed.
     """
     own = range(first_step * schedule.batch + processes.rank(), schedule.steps * schedule.batch, processes.count())
     loader = DataLoader(

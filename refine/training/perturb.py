@@ -15,6 +15,8 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
+from refine.metrics import iou
+
 Mask = NDArray[np.float32]
 Name = TypeVar("Name", bound=str)
 Damage = tuple[Mask, float]
@@ -56,12 +58,6 @@ def draw_kind(shares: Mapping[Name, float], rng: Generator) -> Name:
 def stated_reach(reach: float, rng: Generator) -> float:
     """What the network is told of `reach`: people and plans only know it roughly."""
     return float(np.clip(reach * rng.uniform(0.8, 1.6), 1.0, MOST_STATED))
-
-
-def iou(a: Mask, b: Mask) -> float:
-    p, q = a > 0.5, b > 0.5
-    union = int(np.count_nonzero(p | q))
-    return 1.0 if union == 0 else int(np.count_nonzero(p & q)) / union
 
 
 # The kinds. Each takes (truth, rng, largest reduce factor) and gives (mask, reach).

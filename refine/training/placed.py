@@ -18,16 +18,11 @@ from torch.utils.data import Dataset
 from refine.errors import InputError
 from refine.training.augment import photometric
 from refine.training.config import TrainingConfig
+from refine.training.cutouts import GRID, somewhere
 from refine.training.data import Pair, Pairs
 from refine.training.samples import Sample
 
 Plane = NDArray[np.float32]
-
-GRID = tuple((28 / 192 * down, 28 / 192 * across) for down in range(1, 5) for across in range(5))
-"""The published places: top and left of the foreground, as shares of the picture."""
-
-OVERHANG = 0.25
-"""At a random place at most this share of a foreground's height and width lies outside."""
 
 
 class PlacedSamples(Dataset[Sample]):
@@ -88,8 +83,7 @@ class PlacedSamples(Dataset[Sample]):
         if self.config.composites.positions == "grid":
             down, across = GRID[int(rng.integers(len(GRID)))]
             return round(down * side), round(across * side)
-        top, left = (rng.uniform(-OVERHANG * length, side - (1 - OVERHANG) * length) for length in (size[1], size[0]))
-        return round(top), round(left)
+        return somewhere(size[::-1], (side, side), rng)
 
     def _depth_file(self, key: tuple[str, str]) -> Path:
         assert self.depths is not None

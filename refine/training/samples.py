@@ -249,6 +249,8 @@ class WindowSamples(Dataset[Sample]):
             if not pair.is_exact:
                 trusted = ~_band(truth, int(np.ceil(scale)))
             image = soften_as_enlarged(image, scale, rng)
+        if pair.void is not None:
+            trusted &= cv2.resize(_seen(pair.void, place, side), (side, side), interpolation=cv2.INTER_AREA) == 0
         turned = place.orientation
         return Crop(flip_and_turn(image, turned), flip_and_turn(truth, turned), flip_and_turn(trusted, turned))
 
@@ -273,7 +275,9 @@ class WholeImageSamples(Dataset[Sample]):
         rng = np.random.default_rng((self.config.seed, index))
         pair = self.pairs.draw(rng)
         size, augment = self.config.model.size, self.config.augment
-        image, mask = random_part(pair.image, pair.mask, augment.crop, rng)
+        # What nobody knows the truth of goes the way of the colours.
+        planes = pair.image if pair.void is None else np.dstack([pair.image, pair.void])
+        image, mask = random_part(planes, pair.mask, augment.crop, rng)
         image = cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA).astype(np.uint8)
         truth = cv2.resize(mask, (size, size), interpolation=cv2.INTER_AREA).astype(np.float32) / np.float32(255)
         image, truth = bend(*turn(image, truth, augment.rotate_degrees, rng), augment.elastic, rng)
@@ -283,9 +287,11 @@ class WholeImageSamples(Dataset[Sample]):
         if augment.upside_down and rng.random() < augment.upside_down:
             orientation = (orientation + 2) % 4 + (4 if orientation < 4 else 0)
         truth = flip_and_turn(truth, orientation)
-        image = photometric(flip_and_turn(image, orientation), augment, rng)
+        image = flip_and_turn(image, orientation)
+        trusted = np.ones_like(truth, dtype=np.bool_) if pair.void is None else image[:, :, 3] == 0
+        image = photometric(np.ascontiguousarray(image[:, :, :3]), augment, rng)
         image = _with_patches(image, truth, augment, rng)
-        return _as_tensors(Crop(image, truth, np.ones_like(truth, dtype=np.bool_)))
+        return _as_tensors(Crop(image, truth, trusted))
 
 
 def _with_patches(
