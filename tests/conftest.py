@@ -1,8 +1,9 @@
-"""Fixtures that several test modules share: untrained checkpoints, and a small photograph-like pair."""
+"""Fixtures that several test modules share: untrained checkpoints, a small photograph-like pair, a single thread."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
@@ -54,3 +55,14 @@ def photograph() -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     colours = np.where(inside[:, :, None], (200, 120, 60), (40, 90, 140)) + rng.normal(0, 12, (300, 400, 3))
     image = cv2.GaussianBlur(colours.clip(0, 255).astype(np.uint8), (3, 3), 0)
     return np.asarray(image, np.uint8), inside.astype(np.uint8) * 255
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """torch on a single CPU thread. A fork does not take OpenMP's threads with it, and would wait for them for ever."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

@@ -5,12 +5,11 @@ from __future__ import annotations
 import multiprocessing
 import resource
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from multiprocessing.connection import Connection
 from pathlib import Path
 
 import pytest
-import torch
 from training_data import small_config, tiny_network, write_pairs
 
 from refine.errors import CheckpointError, ConfigError, InputError
@@ -18,13 +17,7 @@ from refine.training.config import TrainingConfig, parse_config
 from refine.training.run import NEWEST, run_training
 from refine.training.state import read_state, states
 
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def config_of(root: Path, *, steps: int = 6, **data: object) -> TrainingConfig:

@@ -22,13 +22,7 @@ from refine.training.run import NEWEST, TrainingPrecision, make_samples, run_tra
 from refine.training.schedules import Gains, learning_rate_share
 from refine.training.state import read_state, states
 
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
