@@ -97,3 +97,14 @@ def test_a_palette_has_colours_whatever_percentiles_are_asked_for(tmp_path: Path
 def test_percentiles_that_make_no_sense_are_refused(values: dict[str, object], said: str) -> None:
     with pytest.raises(InputError, match=said):
         Settings(**values)
+
+
+def test_a_nan_that_signals_is_a_nan(tmp_path: Path) -> None:
+    """Converting it to more bits is an invalid operation to the processor, of which numpy would warn the user."""
+    values = np.linspace(0, 1, 60 * 50, dtype=np.float32).reshape(60, 50)
+    with_nan = values.copy()
+    with_nan.view(np.uint32)[30, 20] = 0x7FA00000
+    found = shown(write_tif(tmp_path / "a.tif", with_nan), value_range=(0, 1))
+    expected = shown(write_tif(tmp_path / "b.tif", values), value_range=(0, 1))
+    expected[30, 20] = 0
+    np.testing.assert_array_equal(found, expected)

@@ -83,6 +83,8 @@ def percentile_scaling(
 def _shown(values: NDArray[Any], low: float, high: float) -> NDArray[np.uint8]:
     if low == high:
         return np.select([values < low, values > high, np.isnan(values)], [0, 255, 0], 128).astype(np.uint8)
+    with np.errstate(invalid="ignore"):  # a NaN of the kind that signals; it becomes 0 as any other
+        wide = values.astype(np.float64)
     # Halved first, so that the width of the widest float64 range is still a number.
-    share = (values.astype(np.float64) / 2 - low / 2) / (high / 2 - low / 2)
+    share = (wide / 2 - low / 2) / (high / 2 - low / 2)
     return (np.nan_to_num(np.clip(share, 0, 1)) * 255 + 0.5).astype(np.uint8)
