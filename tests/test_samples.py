@@ -14,8 +14,9 @@ from refine.errors import InputError
 from refine.geometry import mirror
 from refine.training.augment import flip_and_turn, jitter, turn
 from refine.training.config import Augment, Data, parse_config
+from refine.training.crops import mirrored
 from refine.training.data import load_held_out, load_pairs, outline_points, read_held_out
-from refine.training.samples import WholeImageSamples, WindowSamples, _mirrored
+from refine.training.samples import WholeImageSamples, WindowSamples
 
 
 @pytest.fixture(scope="module")
@@ -203,7 +204,7 @@ def test_training_continues_an_image_as_the_engine_does(place: tuple[int, int, i
     # The engine's continuation goes on with a period of twice the side, so above and left it is shifted by periods.
     row, col = top % 12, left % 16
     expected = mirror(plane, max(6, row + side), max(8, col + side))[row : row + side, col : col + side]
-    np.testing.assert_array_equal(_mirrored(plane, top, left, side), expected)
+    np.testing.assert_array_equal(mirrored(plane, top, left, side), expected)
 
 
 def test_jitter_of_nothing_changes_nothing_and_grey_stays_grey() -> None:

@@ -5,7 +5,7 @@ A sample depends on nothing else, so a resumed run sees the stream that an unint
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -18,9 +18,10 @@ from torch.utils.data import Dataset
 from refine.cascade import AVERAGED_RAMP, reach_of_small
 from refine.softness import measure_ramp
 from refine.sources import ArrayMask
-from refine.training.augment import Number, flip_and_turn, photometric, soften_as_enlarged, turn
+from refine.training.augment import flip_and_turn, photometric, turn
 from refine.training.composites import cut_inside, is_visible, lay_over, same_shape
 from refine.training.config import Augment, TrainingConfig
+from refine.training.crops import Crop, Place, centre, seen, take
 from refine.training.data import Pair, Pairs
 from refine.training.deferred import left_to_the_device, nothing_left
 from refine.training.distort import bend, blur_patches, random_part
@@ -39,25 +40,6 @@ EXACT_COMPOSITE = 0.5
 """At least this share of the windows of exact pairs are laid on other photographs, if any are: such pairs are few."""
 
 Sample = dict[str, Tensor]
-
-
-@dataclass(frozen=True, slots=True)
-class Crop:
-    """`image` (S, S, 3) uint8, `truth` (S, S) float32 0..1, `trusted` (S, S): where the truth counts for the loss."""
-
-    image: NDArray[np.uint8]
-    truth: NDArray[np.float32]
-    trusted: NDArray[np.bool_]
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where a crop lies: its middle in pixels of the pair, window pixels a pixel, and one of eight orientations."""
-
-    row: float
-    col: float
-    scale: float
-    orientation: int
 
 
 class WindowSamples(Dataset[Sample]):
@@ -100,7 +82,7 @@ class WindowSamples(Dataset[Sample]):
         return {
             **_as_tensors(_without_margin(crop)),
             **_empty_outer(self.size),
-            "coarse": torch.from_numpy(_centre(coarse, self.size)),
+            "coarse": torch.from_numpy(centre(coarse, self.size)),
             "reach": torch.tensor(stated, dtype=torch.float32),
             "factor": torch.tensor(0),
             **nothing_left(self.size + 2 * MARGIN, self.config.perturb),
@@ -150,8 +132,8 @@ class WindowSamples(Dataset[Sample]):
             **_as_tensors(_without_margin(inner)),
             "coarse": torch.zeros(self.size, self.size),
             "reach": torch.tensor(stated_reach(2.0 * factor, rng), dtype=torch.float32),  # two of its pixels wrong
-            "outer_image": torch.from_numpy(_centre(outer.image, self.size)),
-            "outer_coarse": torch.from_numpy(_centre(coarse, self.size)),
+            "outer_image": torch.from_numpy(centre(outer.image, self.size)),
+            "outer_coarse": torch.from_numpy(centre(coarse, self.size)),
             "outer_reach": torch.tensor(stated_reach(reach, rng), dtype=torch.float32),
             "factor": torch.tensor(factor),
             **nothing_left(self.size + 2 * MARGIN, self.config.perturb),
@@ -174,7 +156,7 @@ class WindowSamples(Dataset[Sample]):
         whole = cv2.resize(prediction, (width, height), interpolation=cv2.INTER_LINEAR).astype(np.uint8)
         side = self.size + 2 * MARGIN
         way = cv2.INTER_AREA if place.scale < 1 else cv2.INTER_LINEAR
-        resized = cv2.resize(_seen(whole, place, side), (side, side), interpolation=way)
+        resized = cv2.resize(seen(whole, place, side), (side, side), interpolation=way)
         coarse = flip_and_turn(resized.astype(np.float32) / np.float32(255), place.orientation)
         pixel = max(height / prediction.shape[0], width / prediction.shape[1]) * place.scale
         return coarse, reach_of_small(pixel, _ramp(prediction.astype(np.float32) / np.float32(255), 1.0))
@@ -209,7 +191,7 @@ class WindowSamples(Dataset[Sample]):
 
         An exact soft truth serves as it is, filled from another pair: inside a hair nothing is surely foreground.
         """
-        crop = self._taken(pair, place, rng)
+        crop = take(pair, place, self.size + 2 * MARGIN, rng)
         keeps_own = not pair.is_exact and rng.random() < 0.5
         if pair.is_exact and rng.random() < 0.75:
             alpha = crop.truth
@@ -228,31 +210,13 @@ class WindowSamples(Dataset[Sample]):
         height, width = pair.mask.shape
         scale = max(float(np.exp(rng.uniform(np.log(0.5), np.log(2)))), min(1.0, self.size / max(height, width)))
         place = Place(rng.uniform(0, height), rng.uniform(0, width), scale, int(rng.integers(8)))
-        return self._taken(pair, place, rng).image
+        return take(pair, place, self.size + 2 * MARGIN, rng).image
 
     def _crop(self, pair: Pair, place: Place, rng: Generator) -> Crop:
         """The square of `size` + margins at a place, its colours changed; beyond the image it is mirrored."""
-        crop = self._taken(pair, place, rng)
+        crop = take(pair, place, self.size + 2 * MARGIN, rng)
         image = photometric(crop.image, self.config.augment, rng)
         return replace(crop, image=_with_patches(image, crop.truth, self.config.augment, rng))
-
-    def _taken(self, pair: Pair, place: Place, rng: Generator) -> Crop:
-        side = self.size + 2 * MARGIN
-        scale = place.scale
-        image, mask = _seen(pair.image, place, side), _seen(pair.mask, place, side)
-        way = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
-        image = cv2.resize(image, (side, side), interpolation=way).astype(np.uint8, copy=False)
-        truth = cv2.resize(mask, (side, side), interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
-        truth = truth.astype(np.float32) / np.float32(255)
-        trusted = np.ones_like(truth, dtype=np.bool_)
-        if scale > 1:
-            if not pair.is_exact:
-                trusted = ~_band(truth, int(np.ceil(scale)))
-            image = soften_as_enlarged(image, scale, rng)
-        if pair.void is not None:
-            trusted &= cv2.resize(_seen(pair.void, place, side), (side, side), interpolation=cv2.INTER_AREA) == 0
-        turned = place.orientation
-        return Crop(flip_and_turn(image, turned), flip_and_turn(truth, turned), flip_and_turn(trusted, turned))
 
 
 class FirstSamples(Dataset[Sample]):
@@ -309,58 +273,9 @@ def _ramp(mask: NDArray[np.float32], pixel: float) -> float | None:
     return None if measured is None else measured / pixel
 
 
-def _seen(plane: NDArray[np.uint8], place: Place, side: int) -> NDArray[np.uint8]:
-    """The square of `plane` that `side` window pixels show, averaged by a whole number where that is many more."""
-    factor = max(1, int(1 / place.scale))
-    need = int(np.ceil(side / place.scale / factor))
-    top, left = round(place.row / factor - need / 2), round(place.col / factor - need / 2)
-    if factor > 1:
-        height, width = (max(1, length // factor) for length in plane.shape[:2])
-        # Only what the square meets; all of an axis along which it is larger than the plane and mirrored repeatedly.
-        first, last = (0, height) if need >= height else (max(0, top), min(height, top + need))
-        begin, end = (0, width) if need >= width else (max(0, left), min(width, left + need))
-        met = plane[first * factor : last * factor, begin * factor : end * factor]
-        size = end - begin, last - first
-        plane = cv2.resize(met, size, interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
-        top, left = top - first, left - begin
-    return _mirrored(plane, top, left, need)
-
-
-def _mirrored(plane: NDArray[np.uint8], top: int, left: int, side: int) -> NDArray[np.uint8]:
-    """A square of `plane`, which it meets, mirrored beyond the border with the edge repeated, as often as needed."""
-    height, width = plane.shape[:2]
-    inside = plane[max(0, top) : top + side, max(0, left) : left + side]
-    above, before = max(0, -top), max(0, -left)
-    below, after = max(0, top + side - height), max(0, left + side - width)
-    if not (above or below or before or after):
-        return inside
-    if max(above, below) <= inside.shape[0] and max(before, after) <= inside.shape[1]:
-        return _bordered(inside, above, below, before, after)
-    whole = _bordered(plane, above, below, before, after)
-    row, col = top + above, left + before
-    return whole[row : row + side, col : col + side]
-
-
-def _bordered(plane: NDArray[np.uint8], above: int, below: int, before: int, after: int) -> NDArray[np.uint8]:
-    mirrored = cv2.copyMakeBorder(plane, above, below, before, after, cv2.BORDER_REFLECT)
-    return mirrored.astype(np.uint8, copy=False)  # for its type alone: large windows are not copied again
-
-
-def _band(truth: NDArray[np.float32], radius: int) -> NDArray[np.bool_]:
-    """Pixels within `radius` of the outline."""
-    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))
-    band: NDArray[np.bool_] = cv2.morphologyEx((truth > 0.5).astype(np.uint8), cv2.MORPH_GRADIENT, kernel) > 0
-    return band
-
-
-def _centre(plane: NDArray[Number], size: int) -> NDArray[Number]:
-    top, left = (plane.shape[0] - size) // 2, (plane.shape[1] - size) // 2
-    return np.ascontiguousarray(plane[top : top + size, left : left + size])
-
-
 def _without_margin(crop: Crop) -> Crop:
     size = crop.truth.shape[0] - 2 * MARGIN
-    return Crop(_centre(crop.image, size), _centre(crop.truth, size), _centre(crop.trusted, size))
+    return Crop(centre(crop.image, size), centre(crop.truth, size), centre(crop.trusted, size))
 
 
 def _as_tensors(crop: Crop) -> Sample:
