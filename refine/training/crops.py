@@ -33,7 +33,7 @@ class Place:
 
 
 def take(pair: Pair, place: Place, side: int, rng: Generator) -> Crop:
-    """What `side` window pixels show of a pair at a place; an enlarged image is as soft and grainy as large ones are."""
+    """What `side` window pixels show of a pair at a place; enlarged images get the blur and grain of large ones."""
     scale = place.scale
     image, mask = seen(pair.image, place, side), seen(pair.mask, place, side)
     way = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
