@@ -1,8 +1,7 @@
-"""A file system that fills up while a state is saved, and workers that end with the training that they work for."""
+"""A file system that fills up while a state is saved."""
 
 from __future__ import annotations
 
-import multiprocessing
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -14,7 +13,6 @@ from training_data import small_config, tiny_network, write_pairs
 
 from refine.errors import CheckpointError
 from refine.training.config import TrainingConfig, parse_config
-from refine.training.loop import TrainingStopped
 from refine.training.run import NEWEST, run_training
 from refine.training.state import states
 
@@ -72,11 +70,3 @@ def test_a_full_file_system_leaves_the_last_state_whole_and_training_goes_on(tmp
     resize(small_disk, 2**26)
     assert run_training(config, run, device="cpu", precision="fp32", workers=0, resume=NEWEST)
     assert states(run)[0].name == "state-00000004.safetensors"
-
-
-def test_no_worker_outlives_training_that_failed(tmp_path: Path) -> None:
-    wild = config_of(tmp_path, optim={"rate": 1e30, "encoder_rate": 1e30, "clip_norm": 1e30})
-    with pytest.raises(TrainingStopped) as stopped:
-        run_training(wild, tmp_path / "run", device="cpu", precision="fp32", workers=1)
-    assert stopped.value.__traceback__ is not None  # which holds the loop's frame
-    assert multiprocessing.active_children() == []

@@ -65,6 +65,7 @@ def test_an_image_that_breaks_in_the_middle_is_named_and_training_goes_on_afterw
     assert str(stopped.value) == (
         "shapes/01: the image does not decode; the last state is whole, mend the file and go on with --resume"
     )
+    assert multiprocessing.active_children() == []
     broken.write_bytes(whole)
     (newest, *_) = states(run)
     step = read_state(newest)[1].step

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from math import isfinite
 from pathlib import Path
 from statistics import fmean
+from traceback import clear_frames
 from typing import cast
 
 import torch
@@ -248,6 +249,7 @@ def batches(
         return
     except InputError as error:
         said = _said(error)  # a worker's error comes with its traceback; what it has to say is the last line
+        clear_frames(error.__traceback__)  # they and the error hold each other, and with them the loader's workers
     raise InputError(f"{said}; the last state is whole, mend the file and go on with --resume")
 
 
