@@ -101,15 +101,18 @@ def resample(source: Numbers, rows: Taps, cols: Taps, origin: tuple[int, int] = 
         row, col = rows.start - origin[0], cols.start - origin[1]
         crop: Mask = source[row : row + len(rows.first), col : col + len(cols.first)].astype(np.float32)
         return crop
-    pixels: Mask = _gather(_gather(source, rows, origin[0]).T, cols, origin[1]).T.astype(np.float32)
+    pixels: Mask = _gather(_gather(source, rows, origin[0], 0), cols, origin[1], 1).astype(np.float32)
     return pixels
 
 
-def _gather(source: Numbers, taps: Taps, origin: int) -> NDArray[np.float64]:
-    """Weighted sums of rows of `source`, (n, width), tap by tap."""
-    total = np.zeros((len(taps.first), source.shape[1]))
+def _gather(source: Numbers, taps: Taps, origin: int, axis: int) -> NDArray[np.float64]:
+    """Weighted sums of rows of `source`, or of columns (axis 1), tap by tap."""
+    total: NDArray[np.float64] | None = None
     for tap in range(taps.weights.shape[1]):
         weight = taps.weights[:, tap]
-        index = np.clip(taps.first + tap - origin, 0, len(source) - 1)  # taps of weight 0 may lie beyond
-        total += weight[:, None] * source[index]
+        index = np.clip(taps.first + tap - origin, 0, source.shape[axis] - 1)  # taps of weight 0 may lie beyond
+        part = source.take(index, axis=axis).astype(np.float64, copy=False)
+        part *= weight[:, None] if axis == 0 else weight
+        total = part if total is None else np.add(total, part, out=total)
+    assert total is not None
     return total

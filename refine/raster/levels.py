@@ -117,9 +117,9 @@ class _Node:
 
     def _pixel_counts(self, rows: int, cols: int) -> NDArray[np.uint64]:
         d = self._decimation
-        heights = [min(d, self._height - row * d) for row in range(self._row, self._row + rows)]
-        widths = [min(d, self._width - col * d) for col in range(cols)]
-        return np.multiply.outer(np.array(heights, np.uint64), np.array(widths, np.uint64))
+        heights = np.minimum(d, self._height - d * np.arange(self._row, self._row + rows))
+        widths = np.minimum(d, self._width - d * np.arange(cols))
+        return np.multiply.outer(heights.astype(np.uint64), widths.astype(np.uint64))
 
 
 def decimations_to_sweep(decimations: Sequence[int], overviews: Sequence[int]) -> list[int]:
