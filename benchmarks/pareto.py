@@ -25,6 +25,7 @@ from scenes import find_pairs
 from refine import backends
 from refine.allocation import keep_freed_memory
 from refine.api import Settings, refine_with
+from refine.cascade import NETWORK_PIXELS
 from refine.coarse import make_coarse
 from refine.geometry import RGB, Mask
 from refine.metrics import boundary_bands, mean_boundary_accuracy
@@ -33,8 +34,6 @@ from refine.sources import ArrayImage
 
 OVERLAPS = (0, 16, 32, 64, 96)
 REACH_FACTORS = (0.5, 2.0, 4.0)
-COARSE_PIXELS = 2
-"""How far a network's mask may be wrong, in its own pixels: the default of a run."""
 
 Make = Callable[[RGB, Mask], Mask]
 
@@ -47,10 +46,14 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--checkpoint", type=Path, default=default_checkpoint("mos_h_lite"))
     parser.add_argument("--exported", action="store_true", help="also --backend onnxruntime, exported beside it")
+    parser.add_argument("--only", help="settings whose name holds one of these, with commas between")
     parser.add_argument("--out", type=Path, help="figures as JSON")
     options = parser.parse_args()
     keep_freed_memory()
     makers = make_makers(options.checkpoint, exported=options.exported)
+    if options.only is not None:
+        wanted = options.only.split(",")
+        makers = {name: make for name, make in makers.items() if any(part in name for part in wanted)}
     coarse_network = backends.load_coarse(default_checkpoint("mos_l_lite"), device="cpu")
     scores: dict[str, list[tuple[float, float]]] = {name: [] for name in makers}
     before: list[float] = []
@@ -91,7 +94,7 @@ def make_makers(checkpoint: Path, *, exported: bool) -> dict[str, Make]:
 
     def maker(name: str, factor: float = 1.0, **settings: Any) -> Make:
         def make(image: RGB, mask: Mask) -> Mask:
-            reach = factor * max(1.0, COARSE_PIXELS * image.shape[0] / mask.shape[0])
+            reach = factor * max(1.0, NETWORK_PIXELS * image.shape[0] / mask.shape[0])
             chosen = Settings(reach=max(1.0, reach), align="stretch", device="cpu", **settings)
             return refine_with(refiners[name], image, mask, settings=chosen)
 

@@ -36,6 +36,7 @@ from scenes import example_pair
 
 from refine.allocation import keep_freed_memory
 from refine.backends import load_coarse
+from refine.cascade import NETWORK_PIXELS
 from refine.shipped import default_checkpoint
 
 MIB = 1 << 20
@@ -168,8 +169,8 @@ def run_refine(
 
 
 def reach_of(side: int) -> float:
-    """As refine takes it for a network's output: two pixels of the coarse mask."""
-    return 2 * side / COARSE_SIDE
+    """As refine takes it for a network's output."""
+    return NETWORK_PIXELS * side / COARSE_SIDE
 
 
 def prepared(checkpoint: Path, reach: float) -> Any:
