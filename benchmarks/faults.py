@@ -54,13 +54,15 @@ def interrupts(campaign: Campaign, count: int) -> None:
             event = campaign.rng.randint(1, campaign.events)
             ended = campaign.infer(out, before=partial(_signalled, out.parent, event, signal.SIGINT))
         campaign.leaving_seconds = max(campaign.leaving_seconds, ended.leaving_seconds)
-        run = out.with_name(".a.tif.run")
-        parts = list(run.glob("level*-part*.gz")) if run.exists() else []
-        kept = [".a.tif.run"] if parts and (run / "run.json").exists() else []
-        said = ended.err.strip()
-        is_told = said.startswith("infer.py: interrupted") and "\n" not in said and (not parts or "--resume" in said)
+        run, said = out.with_name(".a.tif.run"), ended.err.strip()
+        if out.exists():  # it was published; its folder goes with the next run, if it is still there
+            is_left_well = out.read_bytes() == campaign.truth["a"] and set(names(out.parent)) <= {out.name, run.name}
+        elif any(run.glob("level*-part*.gz")) and (run / "run.json").exists():
+            is_left_well = names(out.parent) == [run.name] and "--resume" in said
+        else:
+            is_left_well = not names(out.parent)
         if ended.code != 0:  # else it was through before
-            well = ended.code == 130 and is_told and names(out.parent) == kept
+            well = ended.code == 130 and is_left_well and said.startswith("infer.py: interrupted") and "\n" not in said
             campaign.ends["Ctrl-C"]["left as it should be" if well else "wrong"] += 1
             if not well:
                 campaign.wrong.append(f"Ctrl-C: exit code {ended.code}, left {names(out.parent)}, {said[-300:]}")

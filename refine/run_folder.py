@@ -75,7 +75,7 @@ def forget(out: Path) -> None:
 class RunFolder:
     """The folder of one output, locked for this process inside a `with` block.
 
-    Leaving removes it, unless it holds finished parts of a run that did not get to `finish`. Raises InputError if
+    Leaving removes it, unless it holds finished parts of a run whose output has not got its name. Raises InputError if
     another process works on the output, RasterError if the folder cannot be written.
     """
 
@@ -106,7 +106,7 @@ class RunFolder:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if can_resume(self._out):
+        if can_resume(self._out) and not is_published(self._out):
             os.close(self._lock)
             return
         self.finish()

@@ -52,6 +52,14 @@ def test_a_run_that_ends_before_a_part_is_finished_leaves_nothing(out: Path) -> 
     assert not list(out.parent.iterdir())
 
 
+def test_a_run_that_is_interrupted_once_its_output_has_its_name_leaves_only_that(out: Path) -> None:
+    with RunFolder(out) as folder:
+        with folder.journal(IDENTITY, [1], resume=False).begin(0, 0) as file:
+            file.finish(END)
+        out.write_bytes(b"whole")  # and the interruption comes before `finish`
+    assert list(out.parent.iterdir()) == [out]
+
+
 def test_finished_parts_stay_and_are_gone_on_with(out: Path) -> None:
     interrupt(out, parts=2)
     assert can_resume(out)
