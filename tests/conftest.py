@@ -13,9 +13,10 @@ import pytest
 from numpy.typing import NDArray
 
 # The same examples in every CI run, so that a change is not blamed for what another would have found; by hand new ones.
-hypothesis.settings.register_profile("ci", derandomize=True)
-if os.environ.get("CI"):
-    hypothesis.settings.load_profile("ci")
+# None has a deadline: how long an example takes says nothing of whether the law holds.
+hypothesis.settings.register_profile("ci", derandomize=True, deadline=None)
+hypothesis.settings.register_profile("by hand", deadline=None)
+hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "by hand")
 
 
 @pytest.fixture(scope="session")
