@@ -128,6 +128,19 @@ def test_resume_is_exact_within_a_process_too(config: TrainingConfig, tmp_path: 
     assert_equal_to_the_bit(*(tmp_path / run / "state-00000008.safetensors" for run in ("straight", "stopped")))
 
 
+def test_weights_that_a_run_started_from_may_go(folder: Path, tmp_path: Path) -> None:
+    before = tmp_path / "before"
+    train_here(parse_config(small_config(folder), "test"), before, should_stop=lambda: True)
+    raw = small_config(folder)
+    raw["model"] = {**raw["model"], "init": str(before / "last.safetensors")}
+    config = parse_config(raw, "test")
+    train_here(config, tmp_path / "run", should_stop=lambda: True)
+    (before / "last.safetensors").unlink()
+    train_here(config, tmp_path / "run", resume=NEWEST, should_stop=lambda: True)
+    with pytest.raises(CheckpointError, match=r"last\.safetensors"):
+        train_here(config, tmp_path / "other", should_stop=lambda: True)
+
+
 def test_released_weights_are_a_checkpoint_that_loads(config: TrainingConfig, tmp_path: Path) -> None:
     train_here(config, tmp_path)
     model, metadata = load_model(tmp_path / "last.safetensors", expect="refiner")

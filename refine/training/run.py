@@ -72,7 +72,7 @@ def run_training(
 
     machine = choose_machine(device, precision, workers)
     check_shares(config)
-    model, preprocessing = build_network(config)
+    model, preprocessing = build_network(config if start is None else _without_start(config))
     run = new_run(model, config, machine)
     if start is not None:
         progress = load_state(start, run.model, run.ema, run.optimizer)
@@ -168,6 +168,11 @@ def build_network(config: TrainingConfig) -> tuple[nn.Module, Preprocessing]:
             raise ConfigError(f"model.init: {config.model.init} holds {held}, not {wanted}")
         model.load_state_dict(source.state_dict())
     return model, preprocessing
+
+
+def _without_start(config: TrainingConfig) -> TrainingConfig:
+    """The weights of a resumed run are its state's; the files that it started from may be gone."""
+    return config.model_copy(update={"model": config.model.model_copy(update={"encoder_weights": None, "init": None})})
 
 
 def release(
