@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import signal
 import socket
 import sys
@@ -157,6 +158,13 @@ class Training:
                 said = (self.folder.parent / f"{self.folder.name}-0.txt").read_text(encoding="utf-8")
                 raise SystemExit(f"{self.folder.name}: a process ended with {code}:\n{said}")
 
+    def saved(self) -> int:
+        """The step of the newest state that is whole."""
+        return read_state(newest_readable(self.folder))[1].step if states(self.folder) else 0
+
+    def is_unfinished(self) -> bool:
+        return not (self.folder / "last.safetensors").exists()
+
     def last_logged(self) -> int:
         """The last step of the log; a kill may have cut its last line."""
         try:
@@ -204,17 +212,21 @@ def compare(name: str, config: TrainingConfig, folder: Path, *, kills: int, seed
     a_step = (time.monotonic() - began) / steps
     rng = random.Random(seed)
     killed = Training(path, folder / "killed", processes)
-    at, again = [], []
+    at, again, differing = [], [], []
     for _ in range(kills):
-        found = states(killed.folder)
-        done = read_state(newest_readable(killed.folder))[1].step if found else 0
+        done = killed.saved()
+        if steps - done <= every:  # little is left to fall into: let it end, and begin another
+            killed.finish(killed.start() if killed.is_unfinished() else [])
+            differing += differences(alone.folder, killed.folder, steps)[1]
+            shutil.rmtree(killed.folder)
+            done = 0
         # A state or two farther at most, so that kills fall before, in and after what the last one left.
         step = min(steps - 1, done + rng.randint(1, 2 * every))
         at.append(killed.kill_at(step, killed.start(), rng.uniform(0, a_step)))
-        again.append(read_state(newest_readable(killed.folder))[1].step if states(killed.folder) else 0)
-    killed.finish(killed.start())
-    tensors, differing = differences(alone.folder, killed.folder, steps)
-    return Result(name, kills, at, again, steps, tensors, differing)
+        again.append(killed.saved())
+    killed.finish(killed.start() if killed.is_unfinished() else [])
+    tensors, last = differences(alone.folder, killed.folder, steps)
+    return Result(name, kills, at, again, steps, tensors, differing + last)
 
 
 def import_all(config: TrainingConfig, folder: Path) -> None:

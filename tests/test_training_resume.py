@@ -126,6 +126,11 @@ def test_resume_is_exact_within_a_process_too(config: TrainingConfig, tmp_path: 
     assert [path.name for path in states(tmp_path / "stopped")] == ["state-00000003.safetensors"]
     assert train_here(config, tmp_path / "stopped", resume=NEWEST)
     assert_equal_to_the_bit(*(tmp_path / run / "state-00000008.safetensors" for run in ("straight", "stopped")))
+    # Killed after its last state and before the checkpoint, it has only that left to do.
+    released = (tmp_path / "stopped" / "last.safetensors").read_bytes()
+    (tmp_path / "stopped" / "last.safetensors").unlink()
+    assert train_here(config, tmp_path / "stopped", resume=NEWEST)
+    assert (tmp_path / "stopped" / "last.safetensors").read_bytes() == released
 
 
 def test_weights_that_a_run_started_from_may_go(folder: Path, tmp_path: Path) -> None:

@@ -82,6 +82,11 @@ def run_training(
     if run.gains.ends(config.schedule):
         raise InputError(f"{folder}: ended at step {run.step}, as schedule.early_stop says; start a new --run to go on")
     if run.step >= config.schedule.steps:
+        released = folder / "last.safetensors"
+        if not released.exists():  # killed between the last state and this
+            if processes.rank() == 0:
+                release(run.ema, config, preprocessing, released, step=run.step, metrics={})
+            return True
         raise InputError(f"{folder}: the schedule of {config.schedule.steps} steps is finished; add --extend STEPS")
 
     samples = make_samples(config)
