@@ -8,6 +8,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from textwrap import indent
 from types import TracebackType
 
 import click
@@ -49,12 +50,12 @@ def refine_images(request: Request, *, name: str) -> int:
     finished = {job for job in jobs if _is_finished(job, request.settings)}
     _check_places(request, jobs, previews, finished)
     exit_code = 0
-    records: list[JsonValue] = []
-    for job, preview in zip(jobs, previews, strict=True):
+    records = _Records(is_wanted=request.report is not None)
+    for number, (job, preview) in enumerate(zip(jobs, previews, strict=True)):
         if job in finished:
             forget(job.out)
             click.echo(f"{job.out}: finished before, left as it is")
-            records.append({"image": str(job.image), "out": str(job.out), "finished": "before"})
+            records.add({"image": str(job.image), "out": str(job.out), "finished": "before"})
             continue
         try:
             with Bar(job.image.name) as bar:
@@ -62,7 +63,7 @@ def refine_images(request: Request, *, name: str) -> int:
                     job.image, job.out, job.mask, settings=request.settings, preview=preview, progress=bar
                 )
         except KeyboardInterrupt as error:
-            if records or can_resume(job.out):
+            if number or can_resume(job.out):
                 error.args = ("the same command with --resume goes on from here",)
             raise
         except RefineError as error:
@@ -71,16 +72,33 @@ def refine_images(request: Request, *, name: str) -> int:
                 message += "; what is finished is kept: --resume goes on with it"
             click.echo(click.format_filename(f"{name}: {message}"), err=True)
             exit_code = error.exit_code
-            records.append({"image": str(job.image), "error": str(error)})
+            records.add({"image": str(job.image), "error": str(error)})
             continue
-        records.append(report.model_dump(mode="json"))
+        records.add(report.model_dump(mode="json"))
         click.echo(report.summary())
         for note in report.notes:
             click.echo(f"  {note}")
     if request.report is not None and (len(jobs) > 1 or not exit_code):
-        content = records[0] if len(jobs) == 1 else records
-        write_text(request.report, json.dumps(content, indent=2) + "\n")
+        write_text(request.report, records.text(is_list=len(jobs) > 1))
     return exit_code
+
+
+class _Records:
+    """What `--report` will say, as text, of which a thousand images take little; nothing is kept if nobody asked."""
+
+    def __init__(self, *, is_wanted: bool) -> None:
+        self._is_wanted = is_wanted
+        self._texts: list[str] = []
+
+    def add(self, record: JsonValue) -> None:
+        if self._is_wanted:
+            self._texts.append(json.dumps(record, indent=2))
+
+    def text(self, *, is_list: bool) -> str:
+        if not is_list:
+            return self._texts[0] + "\n"
+        inside = ",\n".join(indent(text, "  ") for text in self._texts)
+        return f"[\n{inside}\n]\n"
 
 
 def print_plans(request: Request) -> int:
@@ -184,7 +202,7 @@ def _check_places(
             raise RasterError(f"{folder}: cannot be made: {error.strerror}") from error
     overwrite, overviews, cog = request.settings.overwrite, request.settings.overviews, request.settings.cog
     taken = {real_path(path) for job in jobs for path in (job.image, job.mask, job.out) if path is not None}
-    for job, preview in zip(jobs, previews, strict=True):
+    for number, (job, preview) in enumerate(zip(jobs, previews, strict=True)):
         if job in finished or (request.settings.resume and job.out.is_file() and len(jobs) > 1):
             continue  # what is not whole is said when the image's turn comes, so that it stops no other
         check_output(job.out, job.image, overwrite=overwrite, overviews=overviews, cog=cog)
