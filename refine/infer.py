@@ -202,7 +202,7 @@ def _check_places(
             raise RasterError(f"{folder}: cannot be made: {error.strerror}") from error
     overwrite, overviews, cog = request.settings.overwrite, request.settings.overviews, request.settings.cog
     taken = {real_path(path) for job in jobs for path in (job.image, job.mask, job.out) if path is not None}
-    for number, (job, preview) in enumerate(zip(jobs, previews, strict=True)):
+    for job, preview in zip(jobs, previews, strict=True):
         if job in finished or (request.settings.resume and job.out.is_file() and len(jobs) > 1):
             continue  # what is not whole is said when the image's turn comes, so that it stops no other
         check_output(job.out, job.image, overwrite=overwrite, overviews=overviews, cog=cog)
