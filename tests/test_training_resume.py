@@ -137,7 +137,7 @@ def test_weights_that_a_run_started_from_may_go(folder: Path, tmp_path: Path) ->
     before = tmp_path / "before"
     train_here(parse_config(small_config(folder), "test"), before, should_stop=lambda: True)
     raw = small_config(folder)
-    raw["model"] = {**raw["model"], "init": str(before / "last.safetensors")}
+    raw["model"] = {"architecture": "mos_h_lite", "size": 64, "init": str(before / "last.safetensors")}
     config = parse_config(raw, "test")
     train_here(config, tmp_path / "run", should_stop=lambda: True)
     (before / "last.safetensors").unlink()
