@@ -20,10 +20,11 @@ from refine.models.checkpoint import load_model
 from refine.models.gt_encoder import GTEncoder
 from refine.models.isnet import ISNet
 from refine.training.config import FeatureSync, Schedule, TrainingConfig, load_config, parse_config
+from refine.training.cutouts import GRID
 from refine.training.guidance import Guide, distance, load_guide
 from refine.training.loop import Machine, batches, new_run, training_step
 from refine.training.losses import total_loss
-from refine.training.placed import GRID, PlacedSamples
+from refine.training.placed import PlacedSamples
 from refine.training.run import build_network, make_samples, release, run_training
 from refine.training.schedules import Gains
 from refine.training.shown import network_input
