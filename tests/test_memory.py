@@ -22,6 +22,7 @@ from refine.memory import LITE_COST, MeasuredCost, raster_cache_bytes
 from refine.networks import choose_networks
 from refine.plan import make_plan
 from refine.settings import Settings
+from refine.shipped import default_checkpoint
 from refine.sources import ArrayMask
 
 
@@ -153,7 +154,8 @@ def test_a_network_of_another_config_is_measured_for_the_plan(tmp_path: Path) ->
     refiner = load_refiner(path, device="cpu")
     for batch in (1, 4, 8):
         assert cost.activation_bytes(batch, 224) == pytest.approx(refiner.activation_bytes(batch, 224), rel=0.01)
-    assert cost.activation_bytes(8, 224) > 1.1 * LITE_COST.activation_bytes(8, 224)
+    usual = load_refiner(default_checkpoint("mos_h_lite"), device="cpu", precision="fp32")
+    assert cost.activation_bytes(8, 224) > 1.1 * usual.activation_bytes(8, 224)
 
 
 def test_the_shipped_network_takes_what_the_plan_knows_of_it() -> None:
@@ -164,7 +166,8 @@ def test_the_shipped_network_takes_what_the_plan_knows_of_it() -> None:
     refiner = load_refiner(networks.checkpoint, device="cpu", precision="fp32")
     for batch in (1, 8):
         known, measured = networks.cost.activation_bytes(batch, 224), refiner.activation_bytes(batch, 224)
-        assert 0.5 * measured <= known <= 2 * measured
+        # The figure was taken before the point head ran in blocks; now it is on the safe side.
+        assert measured <= known <= 3 * measured
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="other systems tell no peak of the process alone")
