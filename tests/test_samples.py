@@ -136,7 +136,7 @@ def test_drawn_windows_come_with_their_share(folder: Path, kind: str) -> None:
 
 def test_a_networks_mask_is_told_a_larger_reach_than_a_reduced_truth(folder: Path, tmp_path: Path) -> None:
     reaches = []
-    for name, sigma in (("reduced", 0.0), ("soft", 1.5)):
+    for name, sigma in (("reduced", 0.0), ("soft", 0.8)):
         stored = tmp_path / name / "shapes"
         stored.mkdir(parents=True)
         for mask in sorted((folder / "shapes").glob("*.png")):
