@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import shutil
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,7 +34,7 @@ class SynthesizeRequest:
 def synthesize(request: SynthesizeRequest) -> str:
     """Write images/<number>.png, masks/<number>.png and sources.csv, and give mean and standard deviation in words.
 
-    Numbers are evenly spread over all composites. The folder appears whole or not at all.
+    Numbers are evenly spread over all composites. The folder, with those above it, appears whole or not at all.
     Raises InputError where the folders cannot be used, or `out` is there already.
     """
     if request.out.exists():
@@ -48,6 +49,7 @@ def synthesize(request: SynthesizeRequest) -> str:
         raise InputError(f"--count {count}: the folders give {total} composites")
     part = request.out.with_name(f".{request.out.name}.part")
     shutil.rmtree(part, ignore_errors=True)
+    new_parents = [folder for folder in part.parents if not folder.exists()]  # the deepest first
     try:
         for name in ("images", "masks"):
             (part / name).mkdir(parents=True)
@@ -55,6 +57,9 @@ def synthesize(request: SynthesizeRequest) -> str:
         part.replace(request.out)
     finally:
         shutil.rmtree(part, ignore_errors=True)
+        for folder in new_parents:
+            with suppress(OSError):  # it holds something, such as the result
+                folder.rmdir()
     return f"{count} {'composite' if count == 1 else 'composites'} in {request.out}; {text}"
 
 

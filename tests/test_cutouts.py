@@ -107,8 +107,11 @@ def test_synthesize_writes_pairs_that_train_and_says_their_statistics(tmp_path: 
         synthesize(SynthesizeRequest(fronts, backs, out))
     (fronts / "c.png").write_bytes(b"nothing")
     with pytest.raises(InputError, match=r"c\.png: does not decode"):
-        synthesize(SynthesizeRequest(fronts, backs, tmp_path / "half"))
+        synthesize(SynthesizeRequest(fronts, backs, tmp_path / "half" / "of" / "it"))
     assert not list(tmp_path.glob("*half*"))
+    (fronts / "c.png").unlink()
+    synthesize(SynthesizeRequest(fronts, backs, tmp_path / "new" / "folder", count=1))
+    assert len(list((tmp_path / "new" / "folder" / "images").iterdir())) == 1
 
 
 def test_training_makes_composites_when_it_draws_them(tmp_path: Path) -> None:
