@@ -7,11 +7,10 @@ matting (Xu et al. 2017). The truth is the alpha itself.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal, overload
+from typing import Literal
 
 import cv2
 import numpy as np
@@ -20,6 +19,7 @@ from numpy.typing import NDArray
 
 from refine.errors import InputError
 from refine.training.composites import lay_over
+from refine.training.on_demand import OnDemand
 
 RGB = NDArray[np.uint8]
 Alpha = NDArray[np.float32]
@@ -54,7 +54,7 @@ class Composite:
     left: int
 
 
-class CutOuts(Sequence[Composite]):
+class CutOuts(OnDemand[Composite]):
     """All composites of two folders: foregrounds x 2 x backgrounds x 20.
 
     `foregrounds` holds pictures with an alpha channel, or `alphas` holds their masks, of the same stems. `side`: height
@@ -85,21 +85,11 @@ class CutOuts(Sequence[Composite]):
     def __len__(self) -> int:
         return len(self.foregrounds) * 2 * len(self.backgrounds) * len(GRID)
 
-    @overload
-    def __getitem__(self, index: int) -> Composite: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[Composite]: ...
-
-    def __getitem__(self, index: int | slice) -> Composite | Sequence[Composite]:
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
-        if not 0 <= index < len(self):
-            raise IndexError(index)
-        rest, place = divmod(index, len(GRID))
+    def make(self, number: int) -> Composite:
+        rest, place = divmod(number, len(GRID))
         rest, back = divmod(rest, len(self.backgrounds))
         front, mirrored = divmod(rest, 2)
-        return self._made(self.foregrounds[front], self.backgrounds[back], bool(mirrored), place, index)
+        return self._made(self.foregrounds[front], self.backgrounds[back], bool(mirrored), place, number)
 
     def _made(self, front: Path, back: Path, mirrored: bool, place: int, index: int) -> Composite:
         rng = np.random.default_rng((self.seed, index))

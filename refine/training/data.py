@@ -6,7 +6,7 @@ import csv
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, overload
+from typing import Any
 
 import cv2
 import numpy as np
@@ -17,6 +17,7 @@ from refine.training.checks import judge, mask_problem
 from refine.training.config import Data
 from refine.training.cutouts import CutOuts
 from refine.training.layouts import Entry, File, Key, find_entries
+from refine.training.on_demand import OnDemand
 
 _PNG_START, _PNG_END = b"\x89PNG", b"IEND\xaeB`\x82"
 CONTOUR_POINTS = 4096
@@ -107,7 +108,7 @@ class StoredPair:
         return mask
 
 
-class Stored(Sequence[Pair]):
+class Stored(OnDemand[Pair]):
     """Pairs that stay on disk and are decoded each time they are drawn: for sets that memory does not hold."""
 
     def __init__(self, pairs: Sequence[StoredPair]) -> None:
@@ -116,22 +117,14 @@ class Stored(Sequence[Pair]):
     def __len__(self) -> int:
         return len(self.pairs)
 
-    @overload
-    def __getitem__(self, index: int) -> Pair: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> Stored: ...
-
-    def __getitem__(self, index: int | slice) -> Pair | Stored:
-        if isinstance(index, slice):
-            return Stored(self.pairs[index])
+    def make(self, number: int) -> Pair:
         try:
-            return self.pairs[index].decode()
+            return self.pairs[number].decode()
         except _Unusable as error:
             raise InputError(str(error)) from None  # a class that the loader's workers can hand on
 
 
-class CutOutPairs(Sequence[Pair]):
+class CutOutPairs(OnDemand[Pair]):
     """Composites as pairs, made when they are drawn; their masks are exact."""
 
     def __init__(self, section: Data) -> None:
@@ -149,21 +142,13 @@ class CutOutPairs(Sequence[Pair]):
     def __len__(self) -> int:
         return len(self.composites)
 
-    @overload
-    def __getitem__(self, index: int) -> Pair: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[Pair]: ...
-
-    def __getitem__(self, index: int | slice) -> Pair | Sequence[Pair]:
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
-        made = self.composites[index]
+    def make(self, number: int) -> Pair:
+        made = self.composites[number]
         mask = np.round(made.alpha * 255).astype(np.uint8)
-        return Pair((self.name, f"{index:07d}"), made.image, mask, outline_points(mask), True)
+        return Pair((self.name, f"{number:07d}"), made.image, mask, outline_points(mask), True)
 
 
-class Joined(Sequence[Pair]):
+class Joined(OnDemand[Pair]):
     """The pairs of several sections, one after the other."""
 
     def __init__(self, parts: Sequence[Sequence[Pair]]) -> None:
@@ -172,16 +157,8 @@ class Joined(Sequence[Pair]):
     def __len__(self) -> int:
         return len(self.places)
 
-    @overload
-    def __getitem__(self, index: int) -> Pair: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[Pair]: ...
-
-    def __getitem__(self, index: int | slice) -> Pair | Sequence[Pair]:
-        if isinstance(index, slice):
-            return [part[i] for part, i in self.places[index]]
-        part, i = self.places[index]
+    def make(self, number: int) -> Pair:
+        part, i = self.places[number]
         return part[i]
 
 
