@@ -15,12 +15,16 @@ import pytest
 import torch
 from torch import nn
 
+from refine import __version__
 from refine.api import plan_raster, refine_array
 from refine.backends import coarse_footprint, load_coarse
+from refine.cli import infer
+from refine.command import run
 from refine.errors import MemoryBudgetError
 from refine.memory import BASELINE_BYTES, COARSE_COSTS, MIB
-from refine.models import build_model, network_names
-from refine.models.metadata import read_metadata
+from refine.models import build_model, network_names, unet6
+from refine.models.checkpoint import save_checkpoint
+from refine.models.metadata import Metadata, read_metadata
 from refine.models.registry import NETWORKS, published_preprocessing
 from refine.networks import choose_networks
 from refine.settings import CoarseKind, Settings
@@ -141,3 +145,27 @@ def test_a_given_file_of_our_own_needs_no_name(checkpoints: Path) -> None:
     ours = choose_networks(Settings(coarse_checkpoint=given), "cpu", needs_coarse=True)
     assert (usual.coarse, named.coarse, ours.coarse) == ("u2netp", "mos_l", "mos_l")
     assert usual.coarse_checkpoint == default_checkpoint("u2netp")
+
+
+def test_a_network_that_needs_the_background_too_is_no_coarse_network(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "unet6.safetensors"
+    metadata = Metadata(
+        refine_version=__version__,
+        architecture="unet6",
+        config={},
+        preprocessing=unet6.PREPROCESSING,
+        licence="none",
+    )
+    save_checkpoint(path, {"mask.weight": torch.zeros(1)}, metadata)
+    options = {
+        "'unet6' is not one of 'mos_l', 'u2netp', 'u2net', 'basnet', 'isnet'": ["--coarse", "unet6"],
+        "an image alone has none, so --coarse-checkpoint cannot take it": ["--coarse-checkpoint", str(path)],
+    }
+    for said, given in options.items():
+        with pytest.raises(SystemExit) as ended:
+            run(infer, name="infer.py", arguments=["--image", str(ASTRONAUT), "--out", str(tmp_path / "o.png"), *given])
+        assert ended.value.code == 2
+        assert said in capsys.readouterr().err
+    assert [found.name for found in tmp_path.iterdir()] == ["unet6.safetensors"]

@@ -1,50 +1,37 @@
-"""Training of networks that others published: their losses, the truth encoder that guides IS-Net, placed composites."""
+"""Training of networks that others published: their losses, and the truth encoder that guides IS-Net."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
-from training_data import small_config, write_pairs
+from training_data import CONFIGS, network_config, placed_config, write_pairs
 
-from refine.errors import ConfigError, InputError
+from refine.errors import ConfigError
 from refine.models import build_model
 from refine.models.checkpoint import load_model
 from refine.models.gt_encoder import GTEncoder
 from refine.models.isnet import ISNet
-from refine.training.config import FeatureSync, Schedule, TrainingConfig, load_config, parse_config
-from refine.training.cutouts import GRID
+from refine.training.config import FeatureSync, Schedule, load_config
 from refine.training.guidance import Guide, distance, load_guide
 from refine.training.loop import Machine, batches, new_run, training_step
 from refine.training.losses import total_loss
-from refine.training.placed import PlacedSamples
 from refine.training.run import build_network, make_samples, release, run_training
 from refine.training.schedules import Gains
-from refine.training.shown import network_input
 from refine.training.similarity import depth_loss, dice_loss, structural_similarity
 from refine.validation import f_curve, make_validator
 
-CONFIGS = Path(__file__).parent.parent / "configs"
 CPU = Machine(torch.device("cpu"), None, 0)
 
 
 def planes(count: int, seed: int, side: int = 24) -> Tensor:
     return torch.rand(count, 1, side, side, generator=torch.Generator().manual_seed(seed))
-
-
-def network_config(data: Path, name: str, **changes: object) -> TrainingConfig:
-    """The losses of a network's own config on a few small images."""
-    own = json.loads((CONFIGS / f"{name}.json").read_text())
-    raw = small_config(data, model={**own["model"], "size": 64}, loss=own["loss"])
-    raw["schedule"] = {"steps": 2, "batch": 2, "warmup_steps": 0}
-    return parse_config({**raw, **changes}, name)
 
 
 def test_a_picture_is_like_itself_and_flat_ones_by_their_brightness_alone() -> None:
@@ -247,62 +234,3 @@ def test_a_truth_encoder_is_scored_by_the_masks_that_it_gives_back(tmp_path: Pat
     assert scores["score"] == scores["max_f"]
     with pytest.raises(ConfigError, match="there is no score of unet6"):
         make_validator(placed_config(data, validation=validation))
-
-
-def placed_config(data: Path, **changes: object) -> TrainingConfig:
-    model = {"architecture": "unet6", "size": 64, "options": {"depth": False}}
-    return network_config(data, "unet6", model=model, loss={"outputs": {"final": {"bce": 1.0}}}, **changes)
-
-
-@pytest.mark.parametrize("positions", ["grid", "random"])
-def test_a_composite_is_its_background_but_for_the_foreground(tmp_path: Path, positions: str) -> None:
-    data = write_pairs(tmp_path / "data")
-    plain = {"jitter": [0.0] * 4, "grey": 0.0, "jpeg": 0.0}
-    config = placed_config(data, composites={"positions": positions, "size": [0.4, 0.5]}, augment=plain)
-    samples = make_samples(config)
-    assert isinstance(samples, PlacedSamples)
-    places = set()
-    for index in range(12):
-        sample = samples[index]
-        image, background, truth = (sample[name].numpy() for name in ("image", "background", "truth"))
-        np.testing.assert_array_equal(image[truth == 0], background[truth == 0])
-        inside = truth > 0.99
-        assert image[inside].mean() > 140 > background[~inside].mean()  # discs are bright
-        left, top, width, height = cv2.boundingRect((truth > 0).astype(np.uint8))
-        assert 0.3 * 64 < max(width, height) <= 33
-        places.add((top, left))
-        if positions == "grid":
-            assert any(abs(top - 64 * down) <= 1 and abs(left - 64 * across) <= 1 for down, across in GRID)
-    assert len(places) > 6
-    twin = samples[3]
-    assert all(torch.equal(twin[name], tensor) for name, tensor in samples[3].items())
-    assert network_input(build_model_on_meta("unet6"), collated(twin), build_network(config)[1]).shape == (1, 6, 64, 64)
-
-
-def build_model_on_meta(name: str) -> nn.Module:
-    with torch.device("meta"):
-        return build_model(name)
-
-
-def collated(sample: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name: tensor[None] for name, tensor in sample.items()}
-
-
-def test_depth_is_the_foregrounds_own_where_it_covers(tmp_path: Path) -> None:
-    data = write_pairs(tmp_path / "data", count=2)
-    own = json.loads((CONFIGS / "unet6.json").read_text())
-    composites = own["composites"] | {"depths": str(tmp_path / "depths")}
-    config = network_config(data, "unet6", composites=composites)
-    with pytest.raises(InputError, match=r"composites.depths: .*shapes/00.png is missing \(2 are\)"):
-        make_samples(config)
-    for name, value in (("00", 0), ("01", 65535)):
-        (tmp_path / "depths" / "shapes").mkdir(parents=True, exist_ok=True)
-        cv2.imwrite(str(tmp_path / "depths" / "shapes" / f"{name}.png"), np.full((9, 7), value, np.uint16))
-    samples, seen = make_samples(config), set()
-    for index in range(16):
-        sample = samples[index]
-        depth, covered = sample["depth"], sample["truth"] > 0.5
-        near, far = float(depth[covered].mean()), float(depth[~covered].mean())
-        assert {near, far} <= {0.0, 1.0}  # each of one picture, never mixed
-        seen.add((near, far))
-    assert len(seen) == 4

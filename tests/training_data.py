@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import tarfile
 from pathlib import Path
 
 import cv2
 import numpy as np
+
+from refine.training.config import TrainingConfig, parse_config
+
+CONFIGS = Path(__file__).parent.parent / "configs"
 
 
 def write_pairs(folder: Path, count: int = 4, side: int = 96) -> Path:
@@ -52,3 +57,17 @@ def small_config(data: Path, **changes: object) -> dict[str, object]:
         "checkpoint": {"every": 4, "log_every": 4},
     }
     return {**config, **changes}
+
+
+def network_config(data: Path, name: str, **changes: object) -> TrainingConfig:
+    """The losses of a network's own config on a few small images."""
+    own = json.loads((CONFIGS / f"{name}.json").read_text())
+    raw = small_config(data, model={**own["model"], "size": 64}, loss=own["loss"])
+    raw["schedule"] = {"steps": 2, "batch": 2, "warmup_steps": 0}
+    return parse_config({**raw, **changes}, name)
+
+
+def placed_config(data: Path, **changes: object) -> TrainingConfig:
+    """Masks alone of composites, by the six-channel U-Net."""
+    model = {"architecture": "unet6", "size": 64, "options": {"depth": False}}
+    return network_config(data, "unet6", model=model, loss={"outputs": {"final": {"bce": 1.0}}}, **changes)

@@ -27,7 +27,10 @@ Plane = NDArray[np.float32]
 
 class PlacedSamples(Dataset[Sample]):
     """Items hold image, background (S, S, 3) uint8, truth (S, S) float32 0..1, trusted (S, S) bool, and depth (S, S)
-    where the config has depth maps: the foreground's own where it covers, else the background's."""
+    where the config has depth maps: the foreground's own where it covers, else the background's.
+
+    All pixels are trusted: the truth is what was laid there, also where a pair's own mask is a guess (`Pair.void`).
+    """
 
     def __init__(self, pairs: Pairs, config: TrainingConfig) -> None:
         self.pairs, self.config = pairs, config
