@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
 from training_data import small_config, tiny_network, write_pairs
 
 from refine.errors import CheckpointError
@@ -19,12 +18,7 @@ from refine.training.state import states
 MOUNT = shutil.which("mount")
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def config_of(root: Path, **changes: object) -> TrainingConfig:
