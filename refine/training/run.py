@@ -27,7 +27,7 @@ from refine.models.preprocessing import Preprocessing
 from refine.models.registry import build_model, default_preprocessing, full_config
 from refine.training import processes
 from refine.training.config import TrainingConfig, parse_config
-from refine.training.data import load_pairs, read_held_out
+from refine.training.data import Pairs, load_pairs, read_held_out
 from refine.training.log import Log, SilentLog
 from refine.training.loop import Callbacks, Machine, dump, new_run, train
 from refine.training.placed import PlacedSamples
@@ -133,6 +133,11 @@ def make_samples(config: TrainingConfig) -> Dataset[Sample]:
     if processes.rank() == 0:
         for note in pairs.notes:
             print(note, file=sys.stderr)
+    return samples_of(pairs, config)
+
+
+def samples_of(pairs: Pairs, config: TrainingConfig) -> Dataset[Sample]:
+    """The samples that the config's network takes, made of these pairs."""
     late = int(config.perturb.late_from * config.schedule.steps) * config.schedule.batch
     samples: Dataset[Sample]
     if config.model.architecture == "unet6":
