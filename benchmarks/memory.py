@@ -24,12 +24,14 @@ import tempfile
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
+from typing import Literal
 
 from measured import run_measured
 from scenes import LAYOUTS, write_flat, write_layout
 
 MIB = 1 << 20
-NETWORKS = ("mos_h_lite", "mos_h")
+Precision = Literal["fp32", "bf16"]
+NETWORKS: tuple[tuple[str, Precision], ...] = (("mos_h_lite", "fp32"), ("mos_h_lite", "bf16"), ("mos_h", "fp32"))
 BATCHES = (1, 2, 4, 8)
 TILE = 224
 LARGE = 8000
@@ -53,10 +55,11 @@ def main() -> None:
         if options.out is not None:
             options.out.write_text(json.dumps(entries, indent=2) + "\n")
         sys.exit(0 if all(entry["holds"] for entry in entries) else 1)
-    baseline = in_new_process("baseline")["peak"]
-    print(f"baseline    {baseline / MIB:8.1f} MiB  interpreter and libraries")
-    for name in NETWORKS:
-        print_network(name)
+    baseline = in_new_process("baseline")
+    print(f"baseline    {baseline['libraries'] / MIB:8.1f} MiB  interpreter and libraries")
+    print(f"{'':12}{baseline['loaded'] / MIB:8.1f} MiB  with a network loaded, without its weights")
+    for name, precision in NETWORKS:
+        print_network(name, precision)
     for side in options.side:
         found = in_new_process("run", str(side), options.max_memory)
         print(
@@ -102,13 +105,13 @@ def run_with_smallest(image: Path, given: list[str]) -> dict[str, object]:
     }
 
 
-def print_network(name: str) -> None:
+def print_network(name: str, precision: Precision) -> None:
     """A line of measured peaks by batch, and the line through the smallest and the largest."""
-    found = [in_new_process("network", name, str(batch)) for batch in BATCHES]
+    found = [in_new_process("network", name, precision, str(batch)) for batch in BATCHES]
     growths = [figures["growth"] for figures in found]
     per_window = (growths[-1] - growths[0]) / (BATCHES[-1] - BATCHES[0])
     peaks = ", ".join(f"{batch}: {growth / MIB:.1f}" for batch, growth in zip(BATCHES, growths, strict=True))
-    print(f"{name:<12}{found[0]['weights'] / MIB:8.1f} MiB  weights")
+    print(f"{name:<12}{found[0]['weights'] / MIB:8.1f} MiB  weights, {precision}")
     print(f"{'':12}activations of {TILE} px windows by batch, MiB: {peaks}")
     call = max(0.0, growths[0] - per_window)
     print(f"{'':12}pixel_bytes={per_window / TILE**2:.0f}, call_bytes={call / MIB:.1f} MiB")
@@ -124,30 +127,42 @@ def in_new_process(*what: str) -> dict[str, float]:
 def measure(what: str, *details: str) -> dict[str, float]:
     """One figure, in this process."""
     if what == "baseline":
-        import_libraries()
-        return {"peak": peak_bytes()}
+        return measure_baseline()
     if what == "network":
-        return measure_network(details[0], int(details[1]))
+        return measure_network(details[0], "bf16" if details[1] == "bf16" else "fp32", int(details[2]))
     return measure_run(int(details[0]), details[1])
 
 
 def import_libraries() -> None:
     """All that a run imports."""
-    for name in ("cv2", "rasterio", "timm", "torchvision", "refine.api", "refine.backends.torch_backend"):
+    for name in ("cv2", "rasterio", "refine.infer", "refine.backends.torch_backend"):
         import_module(name)
 
 
-def measure_network(name: str, batch: int) -> dict[str, float]:
-    """Growth of the peak by calls of one batch, after the network is loaded."""
+def measure_baseline() -> dict[str, float]:
+    """The peak after the imports, and after the shipped network was loaded as well."""
+    import_libraries()
+    libraries = peak_bytes()
+    from refine.backends import load_refiner
+    from refine.shipped import default_checkpoint
+
+    refiner = load_refiner(default_checkpoint("mos_h_lite"), device="cpu")
+    return {"libraries": libraries, "loaded": peak_bytes() - refiner.weight_bytes}
+
+
+def measure_network(name: str, precision: Precision, batch: int) -> dict[str, float]:
+    """Growth of the peak by calls of one batch, after the network is loaded; freed memory is kept, as in a run."""
     import numpy as np
     import psutil
 
+    from refine.allocation import keep_freed_memory
     from refine.backends.torch_backend import TorchRefiner
     from refine.models import build_model
     from refine.models.registry import default_preprocessing
 
     model = build_model(name)
-    refiner = TorchRefiner(model, default_preprocessing(name, model), device="cpu", precision="fp32")
+    keep_freed_memory()
+    refiner = TorchRefiner(model, default_preprocessing(name, model), device="cpu", precision=precision)
     rng = np.random.default_rng(0)
     image = rng.integers(0, 256, (batch, TILE, TILE, 3), dtype=np.uint8)
     coarse = rng.random((batch, TILE, TILE), dtype=np.float32)

@@ -22,6 +22,7 @@ from refine.first_mask import MaskFacts, facts_by_network, facts_of_file, facts_
 from refine.flips import flipped
 from refine.geometry import Mask, Window
 from refine.identity import Identity, checksum, fingerprint, plan_identity
+from refine.loaded import LoadedNetworks
 from refine.masks import fits, open_mask
 from refine.models.metadata import sha256
 from refine.networks import Networks, choose_networks, describe_device, likely_device, load_refiner, resolve_device
@@ -71,7 +72,7 @@ def refine_array(
     if mask is None:
         facts = facts_by_network(networks, (source.height, source.width))
         plan = plan_for_array(source, facts, settings, device, networks.stride, networks.cost)
-        first = mask_by_network(source, networks, plan.decimations, settings.max_memory)
+        first = mask_by_network(source, networks, plan.decimations, settings.max_memory, LoadedNetworks())
     else:
         first, facts = _given(mask, source, settings)
     return _refined(source, first, facts, load_refiner(networks), device, settings)
@@ -95,15 +96,18 @@ def refine_raster(
     settings: Settings | None = None,
     preview: Path | str | None = None,
     progress: Progress | None = None,
+    loaded: LoadedNetworks | None = None,
 ) -> Report:
     """Refine the mask of a raster into `out` (.tif, .tiff, .png), which appears when it is whole; gives what was done.
 
     `mask` is a file of any size over the image's extent; without it the coarse network makes one. `preview` is where a
     picture of before and after goes. Large images leave finished parts in a hidden folder beside `out` if the run is
-    interrupted; `settings.resume` goes on with them, to the same bytes. Raises RefineError; then `out` is as it was,
-    unless the message says that only the preview failed.
+    interrupted; `settings.resume` goes on with them, to the same bytes. Networks are taken from `loaded` and stay there
+    for the next image, both if `settings.max_memory` allows it. Raises RefineError; then `out` is as it was, unless the
+    message says that only the preview failed.
     """
     settings = settings or Settings()
+    of_several, loaded = loaded is not None, loaded or LoadedNetworks()
     clock = _Clock()
     image, out, mask = as_path(image), Path(out), None if mask is None else as_path(mask)
     header = read_header(image, max_pixels=settings.max_pixels)
@@ -113,7 +117,7 @@ def refine_raster(
         check_left_over(out)
     networks = choose_networks(settings, resolve_device(settings), needs_coarse=mask is None)
     facts = _facts(header, mask, networks, settings)
-    plan = plan_for_raster(header, facts, networks, settings, networks.cost)
+    plan = plan_for_raster(header, facts, networks, settings, of_several=of_several)
     with ExitStack() as stack:
         folder = stack.enter_context(RunFolder(out))
         source = stack.enter_context(
@@ -130,7 +134,9 @@ def refine_raster(
         notes = source.notes
         clock.lap("open")
         if mask is None:
-            first = mask_by_network(source, networks, plan.decimations, settings.max_memory)
+            if not plan.networks_stay:
+                loaded.drop_refiner()
+            first = mask_by_network(source, networks, plan.decimations, settings.max_memory, loaded)
         else:
             size = (source.height, source.width)
             opened = stack.enter_context(
@@ -138,9 +144,11 @@ def refine_raster(
             )
             first, notes = opened, notes + opened.notes
             facts = replace(facts_of_mask(opened), kept_bytes=facts.kept_bytes, reading_bytes=facts.reading_bytes)
+        if not plan.networks_stay:
+            loaded.drop_coarse()
         clock.lap("first mask")
-        refiner = flipped(load_refiner(networks), settings.flips)
-        plan = plan_for_raster(header, facts, networks, settings, refiner)
+        plan = plan_for_raster(header, facts, networks, settings, of_several=of_several)
+        refiner = flipped(loaded.refiner(networks), settings.flips)
         clock.lap("load network")
         journal = None
         if plan.is_journalled:
@@ -203,16 +211,19 @@ def refine_raster(
     )
 
 
-def plan_raster(image: Path | str, mask: Path | str | None = None, *, settings: Settings | None = None) -> Plan:
+def plan_raster(
+    image: Path | str, mask: Path | str | None = None, *, settings: Settings | None = None, of_several: bool = False
+) -> Plan:
     """What `refine_raster` would do, from headers alone: no pixel is read, and torch is not imported.
 
-    What only pixels tell is assumed, and noted in the plan: that a mask of the image's size is hard.
+    What only pixels tell is assumed, and noted in the plan: that a mask of the image's size is hard. With `of_several`
+    networks stay loaded for the next image.
     """
     settings = settings or Settings()
     header = read_header(as_path(image), max_pixels=settings.max_pixels)
     networks = choose_networks(settings, likely_device(settings), needs_coarse=mask is None)
     facts = _facts(header, None if mask is None else as_path(mask), networks, settings)
-    return plan_for_raster(header, facts, networks, settings, networks.cost)
+    return plan_for_raster(header, facts, networks, settings, of_several=of_several)
 
 
 class _Clock:

@@ -9,9 +9,10 @@ from pathlib import Path
 
 from refine.coarse import coarse_decimation, make_coarse
 from refine.errors import MemoryBudgetError
+from refine.loaded import LoadedNetworks
 from refine.masks import Align, check_fit, mask_size
 from refine.memory import BASELINE_BYTES, MIB
-from refine.networks import Networks, load_coarse
+from refine.networks import Networks
 from refine.raster import MAX_PIXELS
 from refine.softness import measure_ramp
 from refine.sources import ArrayMask, ImageSource, MaskSource
@@ -56,9 +57,9 @@ def facts_by_network(networks: Networks, image_size: tuple[int, int]) -> MaskFac
 
 
 def mask_by_network(
-    image: ImageSource, networks: Networks, decimations: Sequence[int], budget_bytes: int
+    image: ImageSource, networks: Networks, decimations: Sequence[int], budget_bytes: int, loaded: LoadedNetworks
 ) -> MaskSource:
-    """The coarse network's mask of the image. The network is loaded for it and dropped afterwards.
+    """The mask of the image by the coarse network of `loaded`, in which it stays.
 
     The levels `decimations` of the image are made readable in the same sweep as the one that the network reads.
     Raises MemoryBudgetError if the network alone needs more than the budget.
@@ -69,7 +70,7 @@ def mask_by_network(
             f"--max-memory {budget_bytes // MIB}MiB is too small for --coarse {networks.coarse}, which needs"
             f" {ceil(needed / MIB)}MiB; raise it, or give --mask"
         )
-    network = load_coarse(networks)
+    network = loaded.coarse(networks)
     decimation = coarse_decimation(image.height, image.width, network.input_height, network.input_width)
     image.prepare(sorted({*decimations, decimation} - {1}, reverse=True))
     return ArrayMask(make_coarse(image, network))

@@ -19,6 +19,7 @@ from refine.allocation import keep_freed_memory
 from refine.api import plan_raster, refine_raster
 from refine.errors import InputError, RasterError, RefineError
 from refine.inputs import Job, check_new_file, make_jobs, real_path
+from refine.loaded import LoadedNetworks
 from refine.networks import choose_networks, likely_device
 from refine.outputs import PREVIEW_SUFFIXES
 from refine.raster import check_output, default_output, is_whole_mask, read_header
@@ -51,6 +52,7 @@ def refine_images(request: Request, *, name: str) -> int:
     _check_places(request, jobs, previews, finished)
     exit_code = 0
     records = _Records(is_wanted=request.report is not None)
+    loaded = LoadedNetworks() if len(jobs) > 1 else None
     for number, (job, preview) in enumerate(zip(jobs, previews, strict=True)):
         if job in finished:
             forget(job.out)
@@ -60,7 +62,13 @@ def refine_images(request: Request, *, name: str) -> int:
         try:
             with Bar(job.image.name) as bar:
                 report = refine_raster(
-                    job.image, job.out, job.mask, settings=request.settings, preview=preview, progress=bar
+                    job.image,
+                    job.out,
+                    job.mask,
+                    settings=request.settings,
+                    preview=preview,
+                    progress=bar,
+                    loaded=loaded,
                 )
         except KeyboardInterrupt as error:
             if number or can_resume(job.out):
@@ -105,7 +113,7 @@ def print_plans(request: Request) -> int:
     """Print what would be done with each image, without reading a pixel; the exit code."""
     jobs, _ = _prepare(request)
     for job in jobs:
-        plan = plan_raster(job.image, job.mask, settings=request.settings)
+        plan = plan_raster(job.image, job.mask, settings=request.settings, of_several=len(jobs) > 1)
         click.echo(click.format_filename(f"{job.image} -> {job.out}\n{plan.describe()}"))
     return 0
 

@@ -44,18 +44,20 @@ class MeasuredCost:
         return int(self.margin * (self.call_bytes + self.pixel_bytes * batch * tile * tile))
 
 
-BASELINE_BYTES: Mapping[str, int] = MappingProxyType({"cpu": int(MARGIN * 765 * MIB), "cuda": int(MARGIN * 1900 * MIB)})
-"""The process with all libraries imported, before a network is loaded; with CUDA its context as well.
+BASELINE_BYTES: Mapping[str, int] = MappingProxyType({"cpu": int(MARGIN * 610 * MIB), "cuda": int(MARGIN * 1900 * MIB)})
+"""The process with all libraries imported and a network loaded, without its weights; with CUDA its context as well.
 
-The first is measured (torch 2.15, its default wheel with CUDA, whose libraries count); the second is an estimate.
+The first is measured: 575 MiB with the libraries (torch 2.15, its default wheel with CUDA, whose libraries count), 33
+more when a network was loaded. The second is an estimate.
 """
 
 ONNX_BASELINE_BYTES = int(MARGIN * 105 * MIB)
 """The same with ONNX Runtime 1.31 in place of torch: 102 MiB were measured."""
 
-LITE_COST = MeasuredCost(weight_bytes=4 * MIB, pixel_bytes=600.0, call_bytes=8 * MIB)
-"""MOS_H_lite on a CPU in float32: 36, 52, 92 and 210 MiB were measured for 1, 2, 4 and 8 windows of 224 px."""
-
+LITE_COST = MeasuredCost(weight_bytes=4 * MIB, pixel_bytes=350.0, call_bytes=14 * MIB)
+"""MOS_H_lite on a CPU in float32: 24, 40, 78 and 140 MiB were measured for 1, 2, 4 and 8 windows of 224 px, uncertain
+everywhere; in bfloat16 27, 37, 57 and 98 MiB. What a first call keeps is other code on other CPUs.
+"""
 
 ONNX_LITE_COST = MeasuredCost(weight_bytes=24 * MIB, pixel_bytes=530.0, call_bytes=3 * MIB)
 """MOS_H_lite by ONNX Runtime: 27, 52, 103 and 203 MiB were measured for 1, 2, 4 and 8 windows of 224 px."""
@@ -74,6 +76,11 @@ class CoarseCost:
         """The most main memory for a network that sees `side` x `side` pixels on a CPU."""
         running = self.held_bytes + self.call_bytes + self.pixel_bytes * side * side
         return int(MARGIN * max(self.loading_bytes, running))
+
+    @property
+    def kept_bytes(self) -> int:
+        """What it takes from one image to the next."""
+        return int(MARGIN * self.held_bytes)
 
 
 COARSE_COSTS: Mapping[str, CoarseCost] = MappingProxyType(

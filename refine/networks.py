@@ -69,6 +69,7 @@ class Networks:
     coarse_architecture: str
     coarse_side: int  # height and width of what the coarse network sees
     coarse_bytes: int = 0  # main memory that the coarse network takes at most
+    coarse_held_bytes: int = 0  # of it, what it takes as long as it stays loaded
     backend: Backend = "torch"  # of the refining network
 
     @property
@@ -205,10 +206,12 @@ def _measured_cost(checkpoint: Path, _changed: int) -> MeasuredCost:
 
 
 @lru_cache(maxsize=8)
-def _measured_coarse_bytes(checkpoint: Path, _changed: int) -> int:
-    """The same of a coarse network of any config: its weights thrice while they are loaded, or once and a call."""
+def _measured_coarse_bytes(checkpoint: Path, _changed: int) -> tuple[int, int]:
+    """The most that a coarse network of any config takes, its weights thrice while they are loaded, or once and a call;
+    and what it holds, once they are.
+    """
     weights, activations = backends.coarse_footprint(checkpoint)
-    return max(3 * weights, weights + activations)
+    return max(3 * weights, weights + activations), 2 * weights
 
 
 def _shipped(name: str, device: Device) -> Path:
@@ -218,10 +221,11 @@ def _shipped(name: str, device: Device) -> Path:
     return default_checkpoint(f"{name}_lite")
 
 
-def _coarse_facts(checkpoint: Path, kind: CoarseKind) -> tuple[str, int, int]:
-    """Architecture of a coarse checkpoint, the side of what it sees, and the memory that it takes."""
+def _coarse_facts(checkpoint: Path, kind: CoarseKind) -> tuple[str, int, int, int]:
+    """Architecture of a coarse checkpoint, the side of what it sees, and the memory that it takes and holds."""
     if NETWORKS[kind].published and not _has_metadata(checkpoint):
-        return kind, NETWORKS[kind].side, COARSE_COSTS[kind].peak_bytes(NETWORKS[kind].side)
+        cost, side = COARSE_COSTS[kind], NETWORKS[kind].side
+        return kind, side, cost.peak_bytes(side), cost.kept_bytes
     metadata = _read(checkpoint, option="--coarse-checkpoint", role="coarse")
     if metadata.architecture not in (kind, f"{kind}_lite"):
         raise CheckpointError(f"{checkpoint}: holds {metadata.architecture}, not {kind}; give --coarse with its name")
@@ -229,8 +233,8 @@ def _coarse_facts(checkpoint: Path, kind: CoarseKind) -> tuple[str, int, int]:
     side = metadata.preprocessing.height or NETWORKS[name].side
     usual = REFERENCE.get(name.replace("mos_l", "mos_h"), {})
     if any(config.get(key) != value for key, value in usual.items()):
-        return name, side, _measured_coarse_bytes(checkpoint, checkpoint.stat().st_mtime_ns)
-    return name, side, COARSE_COSTS[name].peak_bytes(side)
+        return name, side, *_measured_coarse_bytes(checkpoint, checkpoint.stat().st_mtime_ns)
+    return name, side, COARSE_COSTS[name].peak_bytes(side), COARSE_COSTS[name].kept_bytes
 
 
 def _has_metadata(checkpoint: Path) -> bool:

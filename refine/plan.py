@@ -58,10 +58,11 @@ class Plan:
     is_journalled: bool = False  # finished parts are kept on disk, so that another process can go on
     batch_is_given: bool = False  # asked for by the user: never changed
     first_mask: Mapping[str, int] = field(default_factory=dict)  # main memory while a network makes it, by use
+    networks_stay: bool = False  # the network of the first mask and the refining one lie side by side
 
     @property
     def planned_peak(self) -> int:
-        """Bytes of main memory that the run takes at most: the network of the first mask is gone before the sweep."""
+        """Bytes of main memory that the run takes at most; what of the first mask stays for the sweep is in both."""
         return max(sum(self.memory.values()), sum(self.first_mask.values()))
 
     @property

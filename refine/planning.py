@@ -25,9 +25,12 @@ JOURNALLED_PIXELS = 1 << 24
 
 
 def plan_for_raster(
-    header: Header, facts: MaskFacts, networks: Networks, settings: Settings, cost: NetworkCost
+    header: Header, facts: MaskFacts, networks: Networks, settings: Settings, *, of_several: bool = False
 ) -> Plan:
-    """The plan for a raster; what reading it takes beside the sweep is counted with the libraries."""
+    """The plan for a raster; what reading it takes beside the sweep is counted with the libraries.
+
+    If it is one `of_several`, both networks stay loaded for the next image, where there is room for that as well.
+    """
     pixels = header.height * header.width
     is_mask_on_disk = facts.kept_bytes > MASK_BYTES and not facts.is_network_output
     mask_bytes = 0 if is_mask_on_disk else facts.kept_bytes
@@ -39,7 +42,7 @@ def plan_for_raster(
             make_plan,
             header.height,
             header.width,
-            cost=cost,
+            cost=networks.cost,
             baseline_bytes=networks.baseline_bytes + beside,
             block_height=header.block_height,
             bands=min(header.bands, 4),
@@ -51,6 +54,8 @@ def plan_for_raster(
         _common(facts, settings, networks.device, networks.stride),
         networks,
     )
+    if of_several and networks.coarse is not None:
+        plan = _with_both_kept(plan, networks)
     waiting = {"first mask": facts.kept_bytes} if is_mask_on_disk else {}
     upright = pixels * (4 if header.has_invalid else 3)
     if header.orientation != 1 and upright > LEVEL_BYTES:
@@ -93,6 +98,19 @@ def _with_first_mask(make: Callable[..., Plan], common: _Common, networks: Netwo
             f" --mask would spare; the smallest that works is --max-memory {smallest // MIB}MiB"
         )
     return replace(make(**common), first_mask=first)
+
+
+def _with_both_kept(plan: Plan, networks: Networks) -> Plan:
+    """The plan with each network loaded while the other one runs; the plan as it is if that would break the budget."""
+    refining = networks.cost.weight_bytes + networks.cost.activation_bytes(1, plan.tile)
+    first_mask = {**plan.first_mask, "refining network, kept": refining}
+    memory = {**plan.memory, "coarse network, kept": networks.coarse_held_bytes}
+    kept = replace(plan, first_mask=first_mask, memory=memory, networks_stay=True)
+    if plan.budget_bytes is not None and kept.planned_peak > plan.budget_bytes:
+        return plan
+    if not plan.device_memory:
+        return kept
+    return replace(kept, device_memory={**plan.device_memory, "coarse network, kept": networks.coarse_held_bytes})
 
 
 class _Common(TypedDict):
