@@ -108,8 +108,9 @@ def test_every_config_is_whole_and_supervises_outputs_that_its_network_has(path:
     for name in config.loss.outputs:
         assert any(output.startswith(name) for output in outputs), name
     assert not config.perturb.late_kinds
-    assert "Command: python train.py --config configs/" in config.about
-    assert "Expected: " in config.about
+    assert config.command == f"python train.py --config configs/{path.name}"
+    assert config.about
+    assert config.expected
 
 
 def test_u2netp_trains_from_the_command_s_config_to_a_checkpoint_that_runs(tmp_path: Path) -> None:

@@ -232,7 +232,9 @@ class Checkpointing(Section):
 class TrainingConfig(Section):
     """The whole file."""
 
-    about: str = ""
+    about: str = Field("", description="what the run is for, and where it differs from what was published")
+    command: str = Field("", description="what trains it; for its reader")
+    expected: str = Field("", description="what it should reach; for its reader")
     seed: int = Field(0, ge=0)
     data: list[Data] = Field(min_length=1)
     perturb: Perturb = Perturb()

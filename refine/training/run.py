@@ -256,7 +256,7 @@ def _comparable(config: dict[str, object], may_extend: bool) -> dict[str, object
     for section in copy["data"]:
         section.pop("path")
     copy["validation"] = {"held_out": copy["validation"]["held_out"]}  # it says what trains; the rest only looks on
-    for ignored in ("checkpoint", "about"):
+    for ignored in ("checkpoint", "about", "command", "expected"):
         copy.pop(ignored)
     for start in ("encoder_weights", "init"):  # they count at step 0 alone, and the files may have moved since
         copy["model"].pop(start)
