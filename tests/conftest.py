@@ -1,4 +1,4 @@
-"""Fixtures that several test modules share: untrained checkpoints, a small photograph-like pair, a single thread."""
+"""Fixtures that several test modules share: checkpoints, a photograph-like pair, one thread, small journals."""
 
 from __future__ import annotations
 
@@ -47,6 +47,23 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def changing(tmp_path_factory: pytest.TempPathFactory, checkpoints: Path) -> Path:
+    """A checkpoint that changes what it sees: the untrained network with noise on its weights."""
+    import torch
+
+    from refine.models.checkpoint import load_model, save_checkpoint
+
+    model, metadata = load_model(checkpoints / "mos_h_lite.safetensors", expect="refiner")
+    with torch.random.fork_rng(), torch.no_grad():
+        torch.manual_seed(1)
+        for parameter in model.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    path = tmp_path_factory.mktemp("changing") / "changing.safetensors"
+    save_checkpoint(path, model.state_dict(), metadata)
+    return path
+
+
+@pytest.fixture(scope="session")
 def photograph() -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """A textured blob on textured ground, (300, 400, 3) RGB, and its true mask, 0 and 255."""
     rng = np.random.default_rng(7)
@@ -67,3 +84,13 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture
+def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A journal for small images as well, in which each row of windows is a part."""
+    from refine import cascade, planning
+
+    monkeypatch.setattr(cascade, "PART_WINDOWS", 1)
+    monkeypatch.setattr(cascade, "PART_ROWS", 1)
+    monkeypatch.setattr(planning, "JOURNALLED_PIXELS", 0)

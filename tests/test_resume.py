@@ -1,8 +1,7 @@
-"""`--resume` as it is typed: after kill -9, after Ctrl-C, over folders, and what is refused."""
+"""`--resume` as it is typed: after kill -9, after Ctrl-C, and what is refused."""
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -14,19 +13,15 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from numpy.typing import NDArray
-from rasters import write_picture, write_tif
+from interrupted import Interrupting, Pair, interrupt, names, small_windows, with_option, write_scene
+from rasters import write_tif
 
-from refine import cascade, planning
 from refine.api import plan_raster, refine_raster
-from refine.cli import infer
-from refine.command import run
 from refine.errors import InputError
 from refine.run_folder import can_resume, folder_of
 from refine.settings import Settings
 
 ROOT = Path(__file__).parent.parent
-Pair = tuple[NDArray[np.uint8], NDArray[np.uint8]]
 
 SMALL = """
 import sys
@@ -40,70 +35,14 @@ run(infer, name="infer.py", arguments=sys.argv[1:])
 """The command, with a journal for small images as well."""
 
 
-@pytest.fixture(scope="module")
-def changing(tmp_path_factory: pytest.TempPathFactory, checkpoints: Path) -> Path:
-    """A checkpoint that changes what it sees: the untrained network with noise on its weights."""
-    import torch
-
-    from refine.models.checkpoint import load_model, save_checkpoint
-
-    model, metadata = load_model(checkpoints / "mos_h_lite.safetensors", expect="refiner")
-    with torch.random.fork_rng(), torch.no_grad():
-        torch.manual_seed(1)
-        for parameter in model.parameters():
-            parameter.add_(0.05 * torch.randn_like(parameter))
-    path = tmp_path_factory.mktemp("changing") / "changing.safetensors"
-    save_checkpoint(path, model.state_dict(), metadata)
-    return path
-
-
 @pytest.fixture
 def folder(tmp_path: Path, photograph: Pair) -> Path:
-    """`scene.tif`, 480 x 360, and `rough.png`."""
-    image, mask = (cv2.resize(array, (480, 360), interpolation=cv2.INTER_LINEAR) for array in photograph)
-    write_tif(tmp_path / "scene.tif", np.asarray(image, np.uint8))
-    write_picture(tmp_path / "rough.png", np.asarray(cv2.resize(mask, (60, 45), interpolation=cv2.INTER_AREA)))
-    return tmp_path
-
-
-@pytest.fixture
-def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As SMALL, for calls in this process."""
-    monkeypatch.setattr(cascade, "PART_WINDOWS", 1)
-    monkeypatch.setattr(cascade, "PART_ROWS", 1)
-    monkeypatch.setattr(planning, "JOURNALLED_PIXELS", 0)
+    return write_scene(tmp_path, photograph)
 
 
 @pytest.fixture
 def options(changing: Path) -> Settings:
-    return Settings(checkpoint=changing, tile=96, overlap=32, batch=8, device="cpu", reach=48.0)
-
-
-class Interrupting:
-    """A Progress that stands for Ctrl-C at a call of its own."""
-
-    def __init__(self, last: int) -> None:
-        self._left = last
-
-    def begin(self, level: int, levels: int, window_rows: int, windows: int) -> None:
-        pass
-
-    def advance(self, window_rows: int, run: int, skipped: int) -> None:
-        self._left -= 1
-        if self._left < 0:
-            raise KeyboardInterrupt
-
-
-def interrupt(folder: Path, options: Settings, calls: int = 4, out: str = "out.tif") -> None:
-    with pytest.raises(KeyboardInterrupt):
-        refine_raster(
-            folder / "scene.tif", folder / out, folder / "rough.png", settings=options, progress=Interrupting(calls)
-        )
-    assert not (folder / out).exists()
-
-
-def with_option(options: Settings, **changed: object) -> Settings:
-    return options.model_copy(update=changed)
+    return small_windows(changing)
 
 
 Start = Callable[..., "subprocess.Popen[str]"]
@@ -146,10 +85,6 @@ def stop(process: subprocess.Popen[str], folder: Path, parts: int, with_signal: 
     assert process.poll() is None, process.communicate()
     process.send_signal(with_signal)
     return ended(process)
-
-
-def names(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir())
 
 
 def test_a_run_killed_three_times_has_the_bytes_of_one_that_was_not(start: Start, folder: Path) -> None:
@@ -285,137 +220,3 @@ def test_a_plan_says_what_the_parts_take_of_the_disk(folder: Path, options: Sett
     assert plan.temporary["finished parts, at most"] >= 4096 * 4096
     assert "finished parts, at most" in plan.describe()
     assert plan.memory["part's file"] > 0
-
-
-Call = Callable[..., "tuple[int, str, str]"]
-
-
-@pytest.fixture
-def command(changing: Path, capsys: pytest.CaptureFixture[str]) -> Call:
-    """Runs `infer.py` over the folder `images` into `results`, in this process."""
-
-    def call(folder: Path, *more: object) -> tuple[int, str, str]:
-        given = ["--image", folder / "images", "--mask", folder / "masks", "--out", f"{folder}/results/"]
-        given += ["--checkpoint", changing, "--tile", 96, "--overlap", 32, "--batch", 8, "--reach", 48]
-        given += ["--device", "cpu", *more]
-        with pytest.raises(SystemExit) as ended:
-            run(infer, name="infer.py", arguments=list(map(str, given)))
-        captured = capsys.readouterr()
-        return int(ended.value.code or 0), captured.out, captured.err
-
-    return call
-
-
-@pytest.fixture
-def many(folder: Path) -> Path:
-    """`a`, `b` and `c` in `images`, with masks in `masks`."""
-    for name in ("images", "masks", "results"):
-        (folder / name).mkdir()
-    for stem in "abc":
-        (folder / "images" / f"{stem}.tif").write_bytes((folder / "scene.tif").read_bytes())
-        (folder / "masks" / f"{stem}.png").write_bytes((folder / "rough.png").read_bytes())
-    return folder
-
-
-@pytest.mark.usefixtures("small_parts")
-def test_a_folder_goes_on_where_it_was(command: Call, many: Path, options: Settings) -> None:
-    results = many / "results"
-    assert command(many)[0] == 0
-    expected = {path.name: path.read_bytes() for path in results.iterdir()}
-    assert sorted(expected) == ["a.tif", "b.tif", "c.tif"]
-    for name in ("b.tif", "c.tif"):
-        (results / name).unlink()
-    interrupt(many, options, out="results/b.tif")  # of another image: that is noticed when its turn comes
-    code, out, err = command(many, "--resume")
-    assert code == 2
-    assert "results/b.tif: cannot go on" in err
-    assert f"{results}/a.tif: finished before, left as it is" in out
-    folder_b = folder_of(results / "b.tif")
-    for path in folder_b.iterdir():
-        path.unlink()
-    with pytest.raises(KeyboardInterrupt):
-        refine_raster(
-            many / "images" / "b.tif",
-            results / "b.tif",
-            many / "masks" / "b.png",
-            settings=options,
-            progress=Interrupting(4),
-        )
-    code, out, err = command(many, "--resume", "--report", many / "report.json")
-    assert (code, err) == (0, "")
-    assert "resumed" in out
-    assert {path.name: path.read_bytes() for path in results.iterdir()} == expected
-    assert [record.get("finished") for record in json.loads((many / "report.json").read_text())] == [
-        "before",
-        None,
-        "before",
-    ]
-
-
-@pytest.mark.usefixtures("small_parts")
-def test_what_a_run_left_that_was_killed_at_its_very_end_is_removed(command: Call, many: Path) -> None:
-    """The output had its name, the parts were still there."""
-    assert command(many)[0] == 0
-    out = many / "results" / "b.tif"
-    truth, left = out.read_bytes(), folder_of(out)
-    left.mkdir()
-    (left / "run.json").write_text('{"identity": {}, "parts": [1]}')
-    (left / "level0-part00000.gz").write_bytes(b"")
-    os.utime(left / "level0-part00000.gz", ns=(0, 0))
-    code, said, err = command(many, "--resume")
-    assert (code, err) == (0, "")
-    assert f"{out}: finished before" in said
-    assert names(many / "results") == ["a.tif", "b.tif", "c.tif"]
-    assert out.read_bytes() == truth
-
-
-@pytest.mark.usefixtures("small_parts")
-def test_results_that_are_not_whole_are_not_taken_as_finished(command: Call, many: Path, options: Settings) -> None:
-    (many / "results").rmdir()
-    assert command(many)[0] == 0
-    whole = (many / "results" / "b.tif").read_bytes()
-    for data in (whole[: len(whole) // 2], b"", whole[:-300]):
-        (many / "results" / "b.tif").write_bytes(data)
-        code, _, err = command(many, "--resume")
-        assert code == 2
-        assert "b.tif: exists already" in err
-    code, _, err = command(many, "--resume", "--overwrite")
-    assert (code, err) == (0, "")
-    assert (many / "results" / "b.tif").read_bytes() == whole
-
-
-def test_a_result_that_is_not_whole_stops_no_other(command: Call, many: Path) -> None:
-    (many / "results" / "b.tif").write_bytes(b"half of it")
-    code, said, err = command(many, "--resume")
-    assert (code, err.count("\n")) == (2, 1)
-    assert "b.tif: exists already" in err
-    assert "a.tif: " in said
-    assert sorted(path.name for path in (many / "results").iterdir()) == ["a.tif", "b.tif", "c.tif"]
-
-
-@pytest.mark.usefixtures("small_parts")
-def test_an_old_output_beside_an_interrupted_run_is_not_taken_as_finished(
-    command: Call, many: Path, options: Settings
-) -> None:
-    """The interrupted run was to replace it."""
-    assert command(many)[0] == 0
-    old = many / "results" / "b.tif"
-    truth = old.read_bytes()
-    with pytest.raises(KeyboardInterrupt):
-        refine_raster(
-            many / "images" / "b.tif",
-            old,
-            many / "masks" / "b.png",
-            settings=with_option(options, overwrite=True),
-            progress=Interrupting(4),
-        )
-    assert old.read_bytes() == truth
-    code, _, err = command(many, "--resume")
-    assert code == 2
-    assert "b.tif: exists already; give --overwrite" in err
-    assert can_resume(old)
-    code, out, err = command(many, "--resume", "--overwrite")
-    assert (code, err) == (0, "")
-    assert "resumed" in out
-    assert old.read_bytes() == truth
-    assert not can_resume(old)

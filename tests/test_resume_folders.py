@@ -1,0 +1,161 @@
+"""`--resume` over a folder: what is finished stays, what is not goes on or is made anew."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from interrupted import Interrupting, Pair, interrupt, names, small_windows, with_option, write_scene
+
+from refine.api import refine_raster
+from refine.cli import infer
+from refine.command import run
+from refine.run_folder import can_resume, folder_of
+from refine.settings import Settings
+
+
+@pytest.fixture
+def folder(tmp_path: Path, photograph: Pair) -> Path:
+    return write_scene(tmp_path, photograph)
+
+
+@pytest.fixture
+def options(changing: Path) -> Settings:
+    return small_windows(changing)
+
+
+Call = Callable[..., "tuple[int, str, str]"]
+
+
+@pytest.fixture
+def command(changing: Path, capsys: pytest.CaptureFixture[str]) -> Call:
+    """Runs `infer.py` over the folder `images` into `results`, in this process."""
+
+    def call(folder: Path, *more: object) -> tuple[int, str, str]:
+        given = ["--image", folder / "images", "--mask", folder / "masks", "--out", f"{folder}/results/"]
+        given += ["--checkpoint", changing, "--tile", 96, "--overlap", 32, "--batch", 8, "--reach", 48]
+        given += ["--device", "cpu", *more]
+        with pytest.raises(SystemExit) as ended:
+            run(infer, name="infer.py", arguments=list(map(str, given)))
+        captured = capsys.readouterr()
+        return int(ended.value.code or 0), captured.out, captured.err
+
+    return call
+
+
+@pytest.fixture
+def many(folder: Path) -> Path:
+    """`a`, `b` and `c` in `images`, with masks in `masks`."""
+    for name in ("images", "masks", "results"):
+        (folder / name).mkdir()
+    for stem in "abc":
+        (folder / "images" / f"{stem}.tif").write_bytes((folder / "scene.tif").read_bytes())
+        (folder / "masks" / f"{stem}.png").write_bytes((folder / "rough.png").read_bytes())
+    return folder
+
+
+@pytest.mark.usefixtures("small_parts")
+def test_a_folder_goes_on_where_it_was(command: Call, many: Path, options: Settings) -> None:
+    results = many / "results"
+    assert command(many)[0] == 0
+    expected = {path.name: path.read_bytes() for path in results.iterdir()}
+    assert sorted(expected) == ["a.tif", "b.tif", "c.tif"]
+    for name in ("b.tif", "c.tif"):
+        (results / name).unlink()
+    interrupt(many, options, out="results/b.tif")  # of another image: that is noticed when its turn comes
+    code, out, err = command(many, "--resume")
+    assert code == 2
+    assert "results/b.tif: cannot go on" in err
+    assert f"{results}/a.tif: finished before, left as it is" in out
+    folder_b = folder_of(results / "b.tif")
+    for path in folder_b.iterdir():
+        path.unlink()
+    with pytest.raises(KeyboardInterrupt):
+        refine_raster(
+            many / "images" / "b.tif",
+            results / "b.tif",
+            many / "masks" / "b.png",
+            settings=options,
+            progress=Interrupting(4),
+        )
+    code, out, err = command(many, "--resume", "--report", many / "report.json")
+    assert (code, err) == (0, "")
+    assert "resumed" in out
+    assert {path.name: path.read_bytes() for path in results.iterdir()} == expected
+    assert [record.get("finished") for record in json.loads((many / "report.json").read_text())] == [
+        "before",
+        None,
+        "before",
+    ]
+
+
+@pytest.mark.usefixtures("small_parts")
+def test_what_a_run_left_that_was_killed_at_its_very_end_is_removed(command: Call, many: Path) -> None:
+    """The output had its name, the parts were still there."""
+    assert command(many)[0] == 0
+    out = many / "results" / "b.tif"
+    truth, left = out.read_bytes(), folder_of(out)
+    left.mkdir()
+    (left / "run.json").write_text('{"identity": {}, "parts": [1]}')
+    (left / "level0-part00000.gz").write_bytes(b"")
+    os.utime(left / "level0-part00000.gz", ns=(0, 0))
+    code, said, err = command(many, "--resume")
+    assert (code, err) == (0, "")
+    assert f"{out}: finished before" in said
+    assert names(many / "results") == ["a.tif", "b.tif", "c.tif"]
+    assert out.read_bytes() == truth
+
+
+@pytest.mark.usefixtures("small_parts")
+def test_results_that_are_not_whole_are_not_taken_as_finished(command: Call, many: Path, options: Settings) -> None:
+    (many / "results").rmdir()
+    assert command(many)[0] == 0
+    whole = (many / "results" / "b.tif").read_bytes()
+    for data in (whole[: len(whole) // 2], b"", whole[:-300]):
+        (many / "results" / "b.tif").write_bytes(data)
+        code, _, err = command(many, "--resume")
+        assert code == 2
+        assert "b.tif: exists already" in err
+    code, _, err = command(many, "--resume", "--overwrite")
+    assert (code, err) == (0, "")
+    assert (many / "results" / "b.tif").read_bytes() == whole
+
+
+def test_a_result_that_is_not_whole_stops_no_other(command: Call, many: Path) -> None:
+    (many / "results" / "b.tif").write_bytes(b"half of it")
+    code, said, err = command(many, "--resume")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "b.tif: exists already" in err
+    assert "a.tif: " in said
+    assert sorted(path.name for path in (many / "results").iterdir()) == ["a.tif", "b.tif", "c.tif"]
+
+
+@pytest.mark.usefixtures("small_parts")
+def test_an_old_output_beside_an_interrupted_run_is_not_taken_as_finished(
+    command: Call, many: Path, options: Settings
+) -> None:
+    """The interrupted run was to replace it."""
+    assert command(many)[0] == 0
+    old = many / "results" / "b.tif"
+    truth = old.read_bytes()
+    with pytest.raises(KeyboardInterrupt):
+        refine_raster(
+            many / "images" / "b.tif",
+            old,
+            many / "masks" / "b.png",
+            settings=with_option(options, overwrite=True),
+            progress=Interrupting(4),
+        )
+    assert old.read_bytes() == truth
+    code, _, err = command(many, "--resume")
+    assert code == 2
+    assert "b.tif: exists already; give --overwrite" in err
+    assert can_resume(old)
+    code, out, err = command(many, "--resume", "--overwrite")
+    assert (code, err) == (0, "")
+    assert "resumed" in out
+    assert old.read_bytes() == truth
+    assert not can_resume(old)
