@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from training_data import small_config, tiny_network, write_pairs
 
+from refine.cascade import reach_of_small
 from refine.metrics import iou
 from refine.training.batched_contour import measured_reach
 from refine.training.batched_perturb import NAMES, perturb_batch
@@ -32,6 +33,7 @@ from refine.training.planes import (
     interpolation,
     one_component,
 )
+from refine.training.ramps import ramp_of
 from refine.training.run import NEWEST, make_samples, run_training
 from refine.training.state import read_state, states
 
@@ -239,3 +241,19 @@ def test_what_the_loader_leaves_out_is_filled_in_and_nothing_else(tmp_path: Path
     assert (whole["reach"][others] >= 1.2).all()
     assert not torch.equal(whole["coarse"][others], batch["truth"][others])
     assert damaged(whole, config.perturb, CPU) is whole
+
+
+def test_a_reduced_mask_is_told_the_reach_that_a_run_would_tell(tmp_path: Path) -> None:
+    """Averaged ramps halve it, longer ones triple it, as where the loader does the damage."""
+    config = device_config(write_pairs(tmp_path / "pairs"), perturb={"kinds": {"reduce": 1.0}, "where": "device"})
+    made = [make_samples(config)[i] for i in range(12)]
+    batch = {name: torch.stack([sample[name] for sample in made]) for name in made[0]}
+    told = damaged(batch, config.perturb, CPU)["reach"]
+    draws = Draws.seeded(batch["damage_seed"].tolist(), CPU)
+    wide, factors = perturb_batch(batch["wide_truth"][:, None], batch["kind"].tolist(), draws)
+    changes = set()
+    for mask, factor, reach in zip(wide, factors.tolist(), told.tolist(), strict=True):
+        wanted = reach_of_small(factor, ramp_of(mask[0].numpy(), factor))
+        assert max(1.2, 0.8 * wanted) - 1e-4 <= reach <= max(1.2, 1.6 * wanted) + 1e-4
+        changes.add(round(wanted / factor, 1))
+    assert len(changes) >= 3

@@ -8,10 +8,12 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 from torch import Tensor
 
+from refine.cascade import reach_of_small
 from refine.training.batched_perturb import NAMES, perturb_batch
 from refine.training.config import Perturb
 from refine.training.draws import Draws
 from refine.training.perturb import LEAST_STATED, MOST_STATED
+from refine.training.ramps import ramp_of
 
 Sample = dict[str, Tensor]
 
@@ -48,6 +50,9 @@ def damaged(batch: Sample, options: Perturb, device: torch.device) -> Sample:
     draws = Draws.seeded(batch["damage_seed"][rows].tolist(), device)
     truth = batch["wide_truth"][rows].to(device)[:, None]
     wide, reach = perturb_batch(truth, kinds, draws, reduce_max=options.reduce_max, hard_share=options.hard)
+    for i in (i for i, kind in enumerate(kinds) if NAMES[kind] == "reduce"):
+        factor = float(reach[i])
+        reach[i] = reach_of_small(factor, ramp_of(wide[i, 0].cpu().numpy(), factor))
     # People and plans know the reach only roughly; only a mask that is exact is ever called right to a pixel.
     stated = (reach * draws.between(0.8, 1.6)).clamp(LEAST_STATED, MOST_STATED)
     exact = torch.tensor([NAMES[kind] == "exact" for kind in kinds], device=device)

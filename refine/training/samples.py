@@ -16,8 +16,6 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from refine.cascade import AVERAGED_RAMP, reach_of_small
-from refine.softness import measure_ramp
-from refine.sources import ArrayMask
 from refine.training.augment import flip_and_turn, photometric, turn
 from refine.training.composites import cut_inside, is_visible, lay_over, same_shape
 from refine.training.config import Augment, TrainingConfig
@@ -27,6 +25,7 @@ from refine.training.deferred import left_to_the_device, nothing_left
 from refine.training.distort import bend, blur_patches, random_part
 from refine.training.drawn import roofs, thin_structures
 from refine.training.perturb import LEAST_STATED, draw_kind, perturb, reduced, stated_reach
+from refine.training.ramps import ramp_of
 
 MARGIN = 32
 """Damage is done on a window this much larger each side, so that window borders hold no artefact."""
@@ -76,7 +75,7 @@ class WindowSamples(Dataset[Sample]):
                 return {**_as_tensors(_without_margin(crop)), **_empty_outer(self.size), **own}
             coarse, reach = perturb(crop.truth, kind, rng, reduce_max=options.reduce_max, hard_share=options.hard)
             if kind == "reduce":
-                reach = reach_of_small(reach, _ramp(coarse, reach))
+                reach = reach_of_small(reach, ramp_of(coarse, reach))
         # Only a mask that is exact is ever called right to a pixel.
         stated = 1.0 if kind == "exact" else max(LEAST_STATED, stated_reach(reach, rng))
         return {
@@ -159,7 +158,7 @@ class WindowSamples(Dataset[Sample]):
         resized = cv2.resize(seen(whole, place, side), (side, side), interpolation=way)
         coarse = flip_and_turn(resized.astype(np.float32) / np.float32(255), place.orientation)
         pixel = max(height / prediction.shape[0], width / prediction.shape[1]) * place.scale
-        return coarse, reach_of_small(pixel, _ramp(prediction.astype(np.float32) / np.float32(255), 1.0))
+        return coarse, reach_of_small(pixel, ramp_of(prediction.astype(np.float32) / np.float32(255), 1.0))
 
     def _place(self, pair: Pair, rng: Generator, *, most_pixels: float | None) -> Place:
         """Where to look, and how close; `most_pixels`: pair pixels a pixel of its prediction, enlarged at most x3."""
@@ -264,13 +263,6 @@ def _with_patches(
     if not augment.patches or rng.random() >= augment.patch_share:
         return image
     return blur_patches(image, truth, augment.patches, augment.patch_size, rng)
-
-
-def _ramp(mask: NDArray[np.float32], pixel: float) -> float | None:
-    """Of a mask that is shown with `pixel` pixels a pixel, in its own pixels; None for a hard mask."""
-    is_hard = bool(((mask == 0) | (mask == 1)).all())
-    measured = None if is_hard else measure_ramp(ArrayMask(mask))
-    return None if measured is None else measured / pixel
 
 
 def _without_margin(crop: Crop) -> Crop:

@@ -1,0 +1,16 @@
+"""How soft a coarse mask of a window is, which is what a run takes its reach from."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from refine.softness import measure_ramp
+from refine.sources import ArrayMask
+
+
+def ramp_of(mask: NDArray[np.float32], pixel: float) -> float | None:
+    """Width of the ramps of a mask (H, W) that is shown with `pixel` pixels a pixel, in its own; None if it is hard."""
+    is_hard = bool(((mask == 0) | (mask == 1)).all())
+    measured = None if is_hard else measure_ramp(ArrayMask(mask))
+    return None if measured is None else measured / pixel
