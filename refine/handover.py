@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import numpy as np
 
@@ -26,7 +26,10 @@ CHANGED_OVER = 0.08
 """From UNCHANGED_BELOW the weight rises to one over this much."""
 
 BLOCK_COLS = 512
-"""Columns are made in blocks of this many, each of which may be uniform and then costs nothing."""
+"""Columns are made in blocks of at most this many, whose products stay in a core's cache."""
+
+FEWEST_COLS = 32
+"""Fewer columns that need no work, between those that do, are not left out: each block has a cost of its own."""
 
 
 class FirstMask:
@@ -35,44 +38,46 @@ class FirstMask:
     def __init__(self, mask: MaskSource, height: int, width: int) -> None:
         self._mask = mask
         self._height, self._width = height, width
-        self._cols = lru_cache(maxsize=1024)(self._make_cols)
+        self._cols = lru_cache(maxsize=16)(self._make_cols)
 
     def band(self, decimation: int, start: int, stop: int) -> _FirstBand:
         """Rows [start, stop) of a level, to be asked for columns."""
         rows = mask_taps(start, stop, decimation, self._height, self._mask.height)
         source = self._mask.read(Window(rows.start, 0, rows.stop - rows.start, self._mask.width))
-        return _FirstBand(self, decimation, rows, source, source.min(axis=0), source.max(axis=0))
+        cols = self._cols(decimation)
+        return _FirstBand(source, rows, cols, *cols.over(source.min(axis=0), source.max(axis=0)))
 
     def band_rows(self, level: Level) -> int:
         """Rows of a level that fit one band."""
         mask_rows = max(1.0, level.decimation * self._mask.height / self._height)
         return max(1, int(BAND_PIXELS / max(level.width, mask_rows * self._mask.width)))
 
-    def cols(self, decimation: int, start: int, stop: int) -> tuple[Taps, int, int]:
-        """Taps of columns [start, stop) of a level, and the first and one past the last mask column that they read."""
-        return self._cols(decimation, start, stop)
-
-    def _make_cols(self, decimation: int, start: int, stop: int) -> tuple[Taps, int, int]:
-        taps = mask_taps(start, stop, decimation, self._width, self._mask.width)
-        return taps, taps.start, taps.stop
+    def _make_cols(self, decimation: int) -> Taps:
+        return mask_taps(0, -(-self._width // decimation), decimation, self._width, self._mask.width)
 
 
 @dataclass(frozen=True, slots=True)
 class _FirstBand:
-    first: FirstMask
-    decimation: int
-    rows: Taps
     source: Mask
-    lowest: Mask  # (mask width,) per column of the source
+    rows: Taps
+    all_cols: Taps
+    lowest: Mask  # (level width,) of what each column of the level is made of
     highest: Mask
 
     def cols(self, start: int, stop: int) -> Mask:
         """Columns [start, stop), (n, stop - start)."""
-        taps, left, right = self.first.cols(self.decimation, start, stop)
-        value = self.lowest[left:right].min()
-        if value == self.highest[left:right].max():
-            return np.full((len(self.rows.first), stop - start), value, np.float32)
-        return resample(self.source[:, left:right], self.rows, taps, (self.rows.start, left))
+        band = np.empty((len(self.rows.first), stop - start), np.float32)
+        self.fill(band, start)
+        return band
+
+    def fill(self, band: Mask, start: int = 0) -> None:
+        """Columns from `start` on, into `band` (n, m). Those of one value get that, which is what sampling gives."""
+        low, high = (values[start : start + band.shape[1]] for values in (self.lowest, self.highest))
+        band[:] = low
+        for block in _blocks(low != high):
+            taps = self.all_cols.part(start + block.start, start + block.stop)
+            source = self.source[:, taps.start : taps.stop]
+            band[:, block] = resample(source, self.rows, taps, (self.rows.start, taps.start))
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,14 +111,18 @@ class LevelCoarse:
         for top in range(start, stop, step):
             bottom = min(top + step, stop)
             part = coarse[top - start : bottom - start]
-            band = self._first.band(self._level.decimation, top, bottom)
-            for cols in _blocks(self._level.width):
-                part[:, cols] = band.cols(cols.start, cols.stop)
+            self._first.band(self._level.decimation, top, bottom).fill(part)
             if first is not None:
                 first[top - start : bottom - start] = part
             if self._previous is not None:
                 self._take_over(self._previous, part, top, bottom)
         return coarse, first
+
+    @cached_property
+    def _cols(self) -> Taps:
+        """How all columns are sampled from the level before."""
+        assert self._previous is not None
+        return level_taps(0, self._level.width, self._level.decimation, self._width, self._previous.level.decimation)
 
     def _take_over(self, previous: Handover, coarse: Mask, top: int, bottom: int) -> None:
         """Mix into `coarse`, the first mask of rows [top, bottom), what the level before made of it."""
@@ -124,12 +133,15 @@ class LevelCoarse:
         changed: BoolArray = np.any(steps, axis=0)
         if not changed.any():
             return
+        # A pixel follows its taps, and what is changed beside those.
+        near = changed.copy()
+        near[1:] |= changed[:-1]
+        near[:-1] |= changed[1:]
+        _, touched = self._cols.over(near, near)
         band = self._first.band(level.decimation, rows.start, rows.stop)
-        for block in _blocks(self._level.width):
-            cols = level_taps(block.start, block.stop, self._level.decimation, self._width, level.decimation)
+        for block in _blocks(touched):
+            cols = self._cols.part(block.start, block.stop)
             left, right = max(cols.start - 1, 0), min(cols.stop + 1, level.width)
-            if not changed[left:right].any():
-                continue
             magnitude = _max3x3(np.abs(steps[:, left:right]))
             weight = _weight(resample(magnitude, rows, cols, (above, left)))
             mine = weight > 0
@@ -169,6 +181,13 @@ def _max3x3(magnitude: Steps) -> Steps:
     return both
 
 
-def _blocks(width: int) -> Iterator[slice]:
-    for start in range(0, width, BLOCK_COLS):
-        yield slice(start, min(start + BLOCK_COLS, width))
+def _blocks(wanted: BoolArray) -> Iterator[slice]:
+    """The columns that are `wanted`, in blocks, with a few others between them."""
+    edges = np.flatnonzero(np.diff(wanted, prepend=False, append=False)).reshape(-1, 2)
+    if not len(edges):
+        return
+    apart = np.flatnonzero(edges[1:, 0] - edges[:-1, 1] >= FEWEST_COLS)
+    starts, stops = edges[np.append(0, apart + 1), 0], edges[np.append(apart, len(edges) - 1), 1]
+    for start, stop in zip(starts.tolist(), stops.tolist(), strict=True):
+        for first in range(start, stop, BLOCK_COLS):
+            yield slice(first, min(first + BLOCK_COLS, stop))

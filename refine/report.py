@@ -6,6 +6,7 @@ import platform
 import sys
 from contextlib import suppress
 from dataclasses import asdict
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -131,6 +132,11 @@ def peak_memory_bytes() -> int:
 
 def versions() -> dict[str, str]:
     """What the run's numbers may depend on."""
+    return dict(_versions())
+
+
+@cache
+def _versions() -> dict[str, str]:
     found = {"refine": __version__, "python": platform.python_version()}
     for name in _LIBRARIES:
         try:

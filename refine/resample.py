@@ -11,6 +11,8 @@ engine fills such areas without computing them.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +22,7 @@ from refine.geometry import Mask
 Numbers = NDArray[np.float32] | NDArray[np.float64] | NDArray[np.int16]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Taps:
     """What makes each pixel along one axis: pixel i is the sum of `weights[i, k] * source[first[i] + k]`."""
 
@@ -32,17 +34,28 @@ class Taps:
         """First source pixel that is read."""
         return int(self.first[0])
 
-    @property
+    @cached_property
     def stop(self) -> int:
         """One past the last source pixel that is read."""
         used = self.weights != 0
         last = self.first + (used.shape[1] - 1 - np.argmax(used[:, ::-1], axis=1))
         return int(last.max()) + 1
 
-    @property
+    @cached_property
     def is_identity(self) -> bool:
         """Each pixel is one source pixel, and they follow each other."""
         return self.stop - self.start == len(self.first) and bool(np.all(self.weights[:, 0] == 1))
+
+    def over(self, lowest: NDArray[Any], highest: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Per pixel the lowest and highest value of its taps, given those of each source pixel, all of them; (n,) each.
+
+        Taps of weight 0 may be among them.
+        """
+        low, high = lowest.take(self.first), highest.take(self.first)
+        for tap in range(1, self.weights.shape[1]):
+            np.minimum(low, lowest.take(self.first + tap, mode="clip"), out=low)
+            np.maximum(high, highest.take(self.first + tap, mode="clip"), out=high)
+        return low, high
 
     def part(self, start: int, stop: int) -> Taps:
         """The taps of pixels `start` to `stop` of these."""
@@ -110,8 +123,8 @@ def _gather(source: Numbers, taps: Taps, origin: int, axis: int) -> NDArray[np.f
     total: NDArray[np.float64] | None = None
     for tap in range(taps.weights.shape[1]):
         weight = taps.weights[:, tap]
-        index = np.clip(taps.first + tap - origin, 0, source.shape[axis] - 1)  # taps of weight 0 may lie beyond
-        part = source.take(index, axis=axis).astype(np.float64, copy=False)
+        # Clipped, since taps of weight 0 may lie beyond.
+        part = source.take(taps.first + (tap - origin), axis=axis, mode="clip").astype(np.float64, copy=False)
         part *= weight[:, None] if axis == 0 else weight
         total = part if total is None else np.add(total, part, out=total)
     assert total is not None

@@ -132,7 +132,7 @@ def test_at_full_size_only_windows_at_the_outline_are_read(
     run = sum(level.run for level in report.levels if level.decimation == 1)
     sweep = 0 if overviews else SIZE[0] * SIZE[1]
     assert 0 < run < 20
-    assert reads.pixels() == sweep + run * 224 * 224
+    assert sweep < reads.pixels() <= sweep + run * 224 * 224  # neighbours are read at once, what they share once
     # Where no sweep has seen the pixels, they must be looked at once to know which of them are valid.
     must_look = kind != "plain" and bool(overviews)
     assert sum(window.height * window.width for window in reads.masks) == (SIZE[0] * SIZE[1] if must_look else 0)

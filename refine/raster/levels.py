@@ -18,7 +18,9 @@ from refine.geometry import RGB, BoolArray
 Sums = NDArray[Any]
 """(n, w, channels) unsigned: red, green, blue and, where pixels may be invalid, how many are valid."""
 
-_BYTES_AT_ONCE = 1 << 20  # sums are up to ten times as large as the pixels
+_MOST_IN_16_BITS = 257  # rows of bytes whose sum 16 bits hold
+
+_BYTES_AT_ONCE = 1 << 20  # what is made of them takes several times that
 
 LevelRows = Callable[[int, RGB, "BoolArray | None"], None]
 """Takes finished rows of a level: number of the first, (n, w, 3) and (n, w) valid pixels."""
@@ -34,7 +36,7 @@ class LevelSweep:
         for decimation in sorted(takers):
             parents = [smaller for smaller in made if decimation % smaller == 0]
             parent = max(parents, default=1)
-            node = _Node(height, width, decimation, parent, takers[decimation])
+            node = _Node(height, width, has_invalid, decimation, parent, takers[decimation])
             made[decimation] = node
             (made[parent].children if parent > 1 else self._roots).append(node)
 
@@ -60,12 +62,16 @@ class LevelSweep:
 class _Node:
     """One decimation: sums `factor` rows and columns of its parent's sums (of pixels, if the parent is 1)."""
 
-    def __init__(self, height: int, width: int, decimation: int, parent: int, take: LevelRows) -> None:
+    def __init__(
+        self, height: int, width: int, has_invalid: bool, decimation: int, parent: int, take: LevelRows
+    ) -> None:
         self.children: list[_Node] = []
-        self._height, self._width, self._decimation = height, width, decimation
+        self._height, self._width, self._has_invalid, self._decimation = height, width, has_invalid, decimation
         self._factor = decimation // parent
         # Sums of one column of a block of pixels; those of blocks grow with the area.
-        self._dtype = np.uint32 if parent == 1 else np.uint64
+        self._dtype = np.uint64 if parent > 1 else np.uint16 if decimation <= _MOST_IN_16_BITS else np.uint32
+        # The largest sum of a block is a whole number that the type of the products holds.
+        self._exact = np.float32 if 2 * 256 * decimation**2 < 1 << 24 else np.float64
         self._take = take
         self._row = 0  # first row of the level that is not finished
         self._open: Sums | None = None  # (w, channels) sum of the rows of the unfinished block row
@@ -79,8 +85,10 @@ class _Node:
         whole = (len(rows) - first) // self._factor
         if whole:
             stop = first + whole * self._factor
-            groups = rows[first:stop].reshape(whole, self._factor, *rows.shape[1:])
-            self._emit(groups.sum(axis=1, dtype=self._dtype))
+            tall = rows[first : stop : self._factor].astype(self._dtype)
+            for row in range(first + 1, first + self._factor):
+                tall += rows[row : stop : self._factor]
+            self._emit(tall)
             first = stop
         if first < len(rows):
             self._add(rows[first:])
@@ -105,21 +113,35 @@ class _Node:
 
     def _emit(self, tall: Sums) -> None:
         """`tall` is (n, w of the parent, channels): rows are summed already, columns are not."""
-        starts = np.arange(0, tall.shape[1], self._factor)
-        sums = np.add.reduceat(tall, starts, axis=1, dtype=np.uint64)
-        count = sums[:, :, 3] if sums.shape[2] == 4 else self._pixel_counts(len(sums), len(starts))
-        doubled = 2 * np.maximum(count, 1)[:, :, None]
-        means = ((2 * sums[:, :, :3] + count[:, :, None]) // doubled).astype(np.uint8)
-        self._take(self._row, means, count > 0 if sums.shape[2] == 4 else None)
+        sums = self._joined_cols(tall)
+        counts = np.repeat(sums[:, :, 3:], 3, axis=2) if self._has_invalid else self._pixel_counts(*sums.shape[:2])
+        # Rounded half up. The quotient's rounding cannot reach the next whole number: that is 1 / (2 counts) away.
+        means: NDArray[Any] = 2 * sums[:, :, :3]
+        means += counts
+        means /= np.maximum(2 * counts, 1)
+        self._take(self._row, means.astype(np.uint8), counts[:, :, 0] > 0 if self._has_invalid else None)
         self._row += len(sums)
         for child in self.children:
-            child.feed(sums)
+            child.feed(sums.astype(np.uint64))
 
-    def _pixel_counts(self, rows: int, cols: int) -> NDArray[np.uint64]:
+    def _joined_cols(self, tall: Sums) -> Sums:
+        """Sums of `factor` columns each, the last ones of what is left; as a product, which is the fastest way."""
+        rows, width, channels = tall.shape
+        whole = width // self._factor
+        columns = tall[:, : whole * self._factor].astype(self._exact).reshape(rows, whole, self._factor * channels)
+        sums = np.empty((rows, -(-width // self._factor), channels), self._exact)
+        sums[:, :whole] = columns @ np.tile(np.eye(channels, dtype=self._exact), (self._factor, 1))
+        if whole < sums.shape[1]:
+            sums[:, whole] = tall[:, whole * self._factor :].sum(axis=1, dtype=self._exact)
+        return sums
+
+    def _pixel_counts(self, rows: int, cols: int) -> NDArray[Any]:
+        """Pixels of each block of the next rows, once for each colour."""
         d = self._decimation
         heights = np.minimum(d, self._height - d * np.arange(self._row, self._row + rows))
         widths = np.minimum(d, self._width - d * np.arange(cols))
-        return np.multiply.outer(heights.astype(np.uint64), widths.astype(np.uint64))
+        counts = np.multiply.outer(heights.astype(self._exact), np.repeat(widths, 3).astype(self._exact))
+        return counts.reshape(rows, cols, 3)
 
 
 def decimations_to_sweep(decimations: Sequence[int], overviews: Sequence[int]) -> list[int]:
