@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import os
 import signal
 import sys
 from collections.abc import Iterator, Sequence
@@ -17,15 +19,40 @@ INTERRUPTED, TERMINATED = 130, 143  # what shells give for a program that SIGINT
 
 
 def run(command: click.Command, *, name: str, arguments: Sequence[str] | None = None) -> NoReturn:
-    """Run a command under `name` and leave the process: one line on stderr for whatever the user can mend."""
+    """Run a command under `name` and leave the process: one line on stderr for whatever the user can mend.
+
+    Without `arguments` those of the process are taken, which then ends without taking its libraries apart.
+    """
+    ending = _Ending()
+    if arguments is None:
+        atexit.register(ending.leave)  # the first that is registered is the last that is called
     try:
         with unwinding_on_signals():
             code = command.main(args=arguments, prog_name=name, standalone_mode=False)
     except click.ClickException as error:
         context = getattr(error, "ctx", None)
         fail(context.command_path if context else name, error.format_message())
-        sys.exit(error.exit_code)
-    sys.exit(code if isinstance(code, int) else 0)
+        ending.code = error.exit_code
+    else:
+        ending.code = code if isinstance(code, int) else 0
+    sys.exit(ending.code)
+
+
+class _Ending:
+    """The exit code of the process, and how it leaves when Python has done all but free its libraries.
+
+    To be freed torch's take 0.6 CPU seconds, and 114 MiB more than the run took, which no plan could count.
+    """
+
+    code = 1  # of an error that nobody caught
+
+    def leave(self) -> None:
+        try:
+            sys.stdout.flush()
+            sys.stderr.flush()
+        except (OSError, ValueError):  # a reader that went away: Python says so, with an exit code of its own
+            return
+        os._exit(self.code)
 
 
 def fail(name: str, message: str) -> None:

@@ -293,6 +293,30 @@ def test_an_option_takes_as_many_files_as_a_shell_makes_of_a_pattern() -> None:
     assert repeat_option(given, "--image") == expected
 
 
+ENDS = """
+import atexit, click
+from refine.command import run
+
+@click.command()
+@click.argument("how")
+def end(how):
+    atexit.register(print, "registered in the command")
+    print("said", end="")
+    if how == "bug":
+        raise RuntimeError("a bug")
+    return 3
+
+run(end, name="end")
+"""
+
+
+@pytest.mark.parametrize(("how", "code"), [("well", 3), ("bug", 1)])
+def test_a_process_that_leaves_says_all_that_it_had_to_say(how: str, code: int) -> None:
+    done = subprocess.run([sys.executable, "-c", ENDS, how], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (code, "saidregistered in the command\n")
+    assert ("RuntimeError: a bug" in done.stderr) == (how == "bug")
+
+
 def test_the_group_names_the_command_that_failed(capsys: pytest.CaptureFixture[str]) -> None:
     for arguments, start in (
         (["infer", "--image", "missing.jpg"], "refine infer: --image missing.jpg does not exist"),
