@@ -87,7 +87,8 @@ def read_destination(out: str | None, *, given: Sequence[str], images: Sequence[
     from_folder = any(Path(name).is_dir() for name in given) and path.suffix.lower() not in RESULT_SUFFIXES
     if path.is_dir() or ends_in_separator or len(images) > 1 or from_folder:
         if path.exists() and not path.is_dir():
-            raise InputError(f"--out {out} is a file, but {len(images)} images need a folder")
+            count = "an image of a folder needs" if len(images) == 1 else f"{len(images)} images need"
+            raise InputError(f"--out {out} is a file, but {count} a folder")
         return Destination(folder=path)
     if path.suffix.lower() not in RESULT_SUFFIXES:
         raise InputError(f"--out {out}: end it in .tif, .tiff or .png, or in / for a folder")

@@ -7,6 +7,7 @@ Nothing else that GDAL could reach over a network, or in an archive, is taken fo
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,8 +19,12 @@ if TYPE_CHECKING:
 else:
     _Path = type(Path())  # of this system; before Python 3.12 Path itself cannot be subclassed
 
-_REMOTE = re.compile(r"(/vsicurl/)?https?:/|s3:/|/vsis3/")
+_REMOTE = re.compile(r"(/vsicurl/)?https?:(/|$)|s3:(/|$)|/vsis3(/|$)")
+_WHOLE = re.compile(r"(/vsicurl/+)?(https?|s3):/+[^/]+/+[^/]|/vsis3/+[^/]+/+[^/]")
+_OTHER = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/|/vsi[a-z0-9]+(/|$)")  # of two letters at least: C:/ is a drive
 _SCHEME = re.compile(r"(https?|s3):/+(?=[^/])")
+_SLASHES = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]+):/*")  # of which a Path has one left
+_TAKES = "https://HOST/FILE, s3://BUCKET/FILE, or GDAL's /vsicurl/ and /vsis3/"
 
 
 class RemotePath(_Path):
@@ -48,12 +53,20 @@ class RemotePath(_Path):
 def as_path(name: Path | str) -> Path:
     """The path of a file that was named by a user; a RemotePath if it lies on a network.
 
-    Raises InputError for an address that no path can hold.
+    Raises InputError for an address that names no file, that no path can hold, or of another kind.
     """
     text = str(name).replace("\\", "/")
     if not _REMOTE.match(text):
+        if _OTHER.match(text) and not os.path.lexists(name):
+            raise InputError(f"{_typed(text)}: not an address that refine reads; it reads {_TAKES}")
         return Path(name)
+    if not _WHOLE.match(text):
+        raise InputError(f"{_typed(text)}: names no file; write {_TAKES}")
     path = RemotePath(text)
     if isinstance(name, str) and str(path) != text:
         raise InputError(f"{name}: give the address as {path}, without doubled or trailing slashes")
     return path
+
+
+def _typed(text: str) -> str:
+    return _SLASHES.sub(r"\1://", text)

@@ -82,16 +82,40 @@ def test_an_address_is_kept_as_it_was_typed(typed: str, gdal_name: str, stem: st
         assert not path.exists()
 
 
-@pytest.mark.parametrize(
-    "name", ["scene.tif", "/vsizip/a.zip/scene.tif", "ftp://host/scene.tif", "https.tif", "s3/a.tif"]
-)
+@pytest.mark.parametrize("name", ["scene.tif", "https.tif", "s3/a.tif", "C:/scene.tif", "a b:c.tif", "s3", "/vsi"])
 def test_all_else_is_a_local_path(name: str) -> None:
     assert not isinstance(as_path(name), RemotePath)
+
+
+def test_a_local_folder_may_be_called_like_a_scheme(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "set1:").mkdir()
+    (tmp_path / "set1:" / "a.tif").touch()
+    assert not isinstance(as_path("set1:/a.tif"), RemotePath)
 
 
 def test_an_address_that_no_path_can_hold_is_refused() -> None:
     with pytest.raises(InputError, match=r"give the address as https://host/a/scene\.tif"):
         as_path("https://host/a//scene.tif")
+
+
+@pytest.mark.parametrize(
+    "name", ["s3://", "s3://bucket", "s3://bucket/", "https://", "http://host", "https://host/", "/vsis3/", "/vsicurl/"]
+)
+def test_an_address_without_a_file_is_refused(name: str) -> None:
+    for given in (name, Path(name)):
+        with pytest.raises(
+            InputError, match=f"^{name.rstrip('/')}.*(names no file; write|not an address).* s3://BUCKET"
+        ):
+            as_path(given)
+
+
+@pytest.mark.parametrize("name", ["ftp://host/scene.tif", "gs://bucket/a.tif", "file:///a.tif", "/vsizip/a.zip/a.tif"])
+def test_an_address_of_another_kind_is_refused(name: str) -> None:
+    with pytest.raises(InputError, match=r"not an address that refine reads; it reads https://HOST/FILE"):
+        as_path(name)
+    with pytest.raises(InputError, match=r"not an address that refine reads"):
+        make_jobs([name], mask=None, out=None, suffix_of=lambda _: ".tif")
 
 
 def test_a_result_goes_to_the_current_folder_and_equal_stems_are_refused(server: Server) -> None:
