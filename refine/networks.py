@@ -16,7 +16,7 @@ from typing import Literal
 from pydantic import JsonValue
 
 from refine import backends
-from refine.backends.onnx_file import exported_path
+from refine.backends.onnx_file import about_exported, exported_path
 from refine.coarse import CoarseNetwork, coarse_decimation, coarse_size
 from refine.errors import CheckpointError, InputError
 from refine.memory import (
@@ -28,7 +28,7 @@ from refine.memory import (
     ONNX_LITE_COST,
     MeasuredCost,
 )
-from refine.models.metadata import Metadata, has_metadata, read_header, read_metadata
+from refine.models.metadata import Metadata, has_metadata, read_header, read_metadata, sha256
 from refine.models.registry import NETWORKS
 from refine.plan import MINIMUM_TILE, Device
 from refine.settings import Backend, CoarseKind, Settings
@@ -117,7 +117,7 @@ def choose_networks(settings: Settings, device: Device, *, needs_coarse: bool) -
             f"--tile {settings.tile} is not a multiple of the network's stride {stride}; try --tile {fits}"
         )
     if settings.backend == "onnxruntime":
-        _check_exported(checkpoint, metadata)
+        _check_exported(checkpoint, metadata, settings.tile)
     if not needs_coarse:
         return Networks(device, checkpoint, metadata, None, None, "", 0, backend=settings.backend)
     coarse_checkpoint = settings.coarse_checkpoint
@@ -179,7 +179,7 @@ def float32_bytes(checkpoint: Path) -> int:
     return MIB + sum(4 * prod(entry["shape"]) for entry in entries if isinstance(entry, dict))
 
 
-def _check_exported(checkpoint: Path, metadata: Metadata) -> None:
+def _check_exported(checkpoint: Path, metadata: Metadata, tile: int) -> None:
     """Raise InputError or CheckpointError if ONNX Runtime cannot take the refiner's place."""
     architecture, reference = metadata.architecture, REFERENCE["mos_h_lite"]
     if architecture != "mos_h_lite" or any(metadata.config.get(key) != value for key, value in reference.items()):
@@ -191,6 +191,12 @@ def _check_exported(checkpoint: Path, metadata: Metadata) -> None:
     if not path.is_file():
         raise CheckpointError(
             f"{path}: does not exist; make it with refine export --checkpoint {checkpoint} --image PHOTOGRAPH"
+        )
+    exported = about_exported(path, sha256=sha256(checkpoint))
+    if exported.tile != tile:
+        raise InputError(
+            f"--tile {tile}: {path} was exported for --tile {exported.tile}; give that, or export it again with"
+            f" --tile {tile}"
         )
 
 

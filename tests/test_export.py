@@ -5,16 +5,22 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from refine import backends, export
-from refine.backends.onnx_file import exported_path
+from refine import backends, export, refine_raster
+from refine.api import plan_raster
+from refine.backends.onnx_file import about_exported, exported_path
 from refine.errors import CheckpointError, InputError, RefineError
 from refine.geometry import RGB, Mask
+from refine.models.metadata import sha256
 from refine.settings import Settings
 from refine.shipped import default_checkpoint
 
@@ -112,6 +118,32 @@ def test_windows_of_another_size_are_refused(checkpoint: Path) -> None:
     refiner = backends.load_exported(checkpoint)
     with pytest.raises(InputError, match="--tile 112: the network was exported for --tile 96"):
         refiner(np.zeros((1, 112, 112, 3), np.uint8), np.zeros((1, 112, 112), np.float32), 1.0)
+
+
+def test_another_tile_is_refused_before_any_work(checkpoint: Path, tmp_path: Path) -> None:
+    image = checkpoint.parent / "image.png"
+    settings = Settings(backend="onnxruntime", checkpoint=checkpoint, tile=112, overlap=32)
+    for work in (partial(refine_raster, image, tmp_path / "out.png", image), partial(plan_raster, image, image)):
+        with pytest.raises(InputError, match=r"--tile 112: .*\.onnx was exported for --tile 96; give that"):
+            work(settings=settings)
+    assert not (tmp_path / "out.png").exists()
+
+
+@given(st.data())
+def test_what_a_damaged_export_says_of_itself_is_read_or_refused(
+    checkpoint: Path, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    whole, sha = exported_path(checkpoint).read_bytes(), sha256(checkpoint)
+    about = about_exported(exported_path(checkpoint), sha256=sha)
+    assert (about.tile, about.checkpoint_sha256) == (TILE, sha)
+    end = data.draw(st.integers(0, len(whole)) | st.integers(len(whole) - 400, len(whole)))
+    place = data.draw(st.integers(0, 200) | st.integers(len(whole) - 400, len(whole) - 1))
+    damaged = bytearray(whole)
+    damaged[place] = data.draw(st.integers(0, 255))
+    path = tmp_path_factory.getbasetemp() / "damaged.onnx"
+    path.write_bytes(damaged[:end])
+    with suppress(CheckpointError):
+        about_exported(path, sha256=sha)
 
 
 def test_onnxruntime_with_a_gpu_is_refused() -> None:
