@@ -170,8 +170,10 @@ def _find(name: str) -> tuple[Path, ...]:
 
 
 def _is_fresh_image(path: Path) -> bool:
-    if path.name.startswith(".") or path.suffix.lower() not in IMAGE_SUFFIXES or not path.is_file():
+    if path.name.startswith(".") or path.suffix.lower() not in IMAGE_SUFFIXES:
         return False
+    if not path.is_file():
+        return path.is_symlink() and not path.exists()  # leads nowhere: that is said when its turn comes
     if not path.stem.endswith(_RESULT):
         return True
     source = path.stem.removesuffix(_RESULT)

@@ -27,6 +27,15 @@ def test_a_folder_gives_its_images_and_nothing_else(tmp_path: Path) -> None:
     assert [path.name for path in find_images([str(folder)])] == ["a.tif", "b.JPG"]
 
 
+def test_links_that_lead_nowhere_are_not_passed_over_in_silence(tmp_path: Path) -> None:
+    folder = touch(tmp_path, "a.png")
+    (folder / "gone.png").symlink_to("nothing.png")
+    (folder / "loop.png").symlink_to("loop.png")
+    (folder / "linked.png").symlink_to("a.png")
+    (folder / "folder.png").symlink_to(".")
+    assert [path.name for path in find_images([str(folder)])] == ["a.png", "gone.png", "linked.png", "loop.png"]
+
+
 def test_earlier_results_are_no_images_in_folders_and_patterns_but_are_when_named(tmp_path: Path) -> None:
     touch(tmp_path, "cat.jpg", "cat_mask.png", "gas_mask.png")
     assert [path.name for path in find_images([str(tmp_path)])] == ["cat.jpg", "gas_mask.png"]
