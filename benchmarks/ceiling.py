@@ -6,7 +6,8 @@ The run goes from the files of image (the photograph, enlarged) and coarse mask 
 network is taken off. The network alone gets the very batches of that run, from memory: windows without an outline cost
 it less, so that others would not do. Both in turn, in one process, `--rounds` times; medians. The share is in CPU
 seconds of all threads, which a busy machine disturbs less; wall-clock seconds stand beside it. Windows that fill up a
-batch are run, but not counted.
+batch are run, but not counted. What no way of refining can go below is measured too: the image's blocks read once, and
+as many of one band written; "share_with_copy" is network and copy together, as a share of the run.
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ from statistics import median
 from time import perf_counter, process_time
 from typing import Any
 
+import rasterio
 from peers import make_files
+from rasterio.env import set_gdal_config
 from scenes import example_pair
 
 from refine import backends
@@ -39,6 +42,7 @@ def main() -> None:
     parser.add_argument("--truth", type=Path, help="its true mask")
     parser.add_argument("--select", choices=["boundary", "all"], action="append")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--overviews", action="store_true", help="of the image, so that levels are not made of it")
     parser.add_argument("--backend", choices=["torch", "onnxruntime"], default="torch")
     parser.add_argument("--checkpoint", type=Path, default=default_checkpoint("mos_h_lite"))
     parser.add_argument("--out", type=Path, help="figures as JSON")
@@ -48,6 +52,9 @@ def main() -> None:
         folder = Path(name)
         pair = (options.image, options.truth) if options.image and options.truth else example_pair(folder)
         make_files(folder, options.side, *pair)
+        if options.overviews:
+            with rasterio.open(folder / "image.tif", "r+") as dataset:
+                dataset.build_overviews([2, 4, 8, 16], rasterio.enums.Resampling.average)
         figures = [measure(folder, select, options) for select in options.select or ["boundary", "all"]]
     if options.out is not None:
         options.out.write_text(json.dumps(figures, indent=2) + "\n")
@@ -62,8 +69,9 @@ def measure(folder: Path, select: str, options: argparse.Namespace) -> dict[str,
     kept.records = True
     report = run_whole(folder, settings, kept)  # first calls; what the network was given
     kept.records = False
-    alone, whole, reports = [], [], []
+    alone, whole, copies, reports = [], [], [], []
     for _ in range(options.rounds):
+        copies.append(copy(folder / "image.tif", folder / "copy.tif"))
         alone.append(run_network(kept))
         begun, cpu_begun = perf_counter(), process_time()
         reports.append(run_whole(folder, settings, kept))
@@ -71,6 +79,7 @@ def measure(folder: Path, select: str, options: argparse.Namespace) -> dict[str,
     windows = report.windows_run
     network = [median(one[index] for one in alone) for index in (0, 1)]
     run = [median(one[index] for one in whole) for index in (0, 1)]
+    copied = median(copies)
     figures: dict[str, Any] = {
         "side": options.side,
         "select": select,
@@ -78,7 +87,9 @@ def measure(folder: Path, select: str, options: argparse.Namespace) -> dict[str,
         "windows": windows,
         "network_windows_per_cpu_second": round(windows / network[1], 1),
         "run_windows_per_cpu_second": round(windows / run[1], 1),
+        "cpu_seconds": {"network": round(network[1], 3), "run": round(run[1], 3), "copy": round(copied, 3)},
         "share_cpu": round(network[1] / run[1], 3),
+        "share_with_copy": round((network[1] + copied) / run[1], 3),
         "share_wall": round(network[0] / run[0], 3),
         "stages": stages(reports[-1]),
         "seconds": reports[-1].seconds,
@@ -131,6 +142,18 @@ def run_network(kept: Kept) -> tuple[float, float]:
     for batch in kept.batches:
         kept(*batch)
     return perf_counter() - begun, process_time() - cpu_begun
+
+
+def copy(image: Path, out: Path) -> float:
+    """CPU seconds of reading a raster by its blocks and writing its first band."""
+    begun = process_time()
+    with rasterio.Env(), rasterio.open(image) as source:
+        set_gdal_config("GDAL_CACHEMAX", 128 << 20)
+        profile = source.profile | {"count": 1, "predictor": 2}
+        with rasterio.open(out, "w", **profile) as made:
+            for _, window in source.block_windows(1):
+                made.write(source.read(window=window)[:1], window=window)
+    return process_time() - begun
 
 
 def stages(report: Report) -> dict[str, float]:
