@@ -13,7 +13,7 @@ import pytest
 from training_data import small_config, tiny_network, write_pairs
 
 from refine.errors import CheckpointError, ConfigError, InputError
-from refine.training.config import TrainingConfig, parse_config
+from refine.training.config import Terms, TrainingConfig, parse_config
 from refine.training.run import NEWEST, run_training
 from refine.training.state import read_state, states
 
@@ -110,7 +110,17 @@ def _on_a_full_disk(config: TrainingConfig, run: Path, size: int, answer: Connec
 def test_a_missing_set_is_named_before_anything_is_written(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"data\.shapes: layout duts needs the folder"):
         train_here(config_of(tmp_path, layout="duts"), tmp_path / "run")
+    with pytest.raises(InputError, match=r"data\.shapes\.sets: there is no cubes in .*pairs; it holds shapes$"):
+        train_here(config_of(tmp_path, sets=["shapes", "cubes"]), tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_a_loss_of_an_output_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    config = config_of(tmp_path)
+    loss = config.loss.model_copy(update={"outputs": {**config.loss.outputs, "s9": Terms(bce=1.0)}})
+    with pytest.raises(ConfigError, match=r"loss\.outputs\.s9: the network has no such output; it has s16, "):
+        train_here(config.model_copy(update={"loss": loss}), tmp_path / "run")
+    assert not states(tmp_path / "run")
 
 
 def test_encoder_weights_that_are_not_there_are_said_with_what_to_do(tmp_path: Path) -> None:

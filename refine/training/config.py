@@ -157,6 +157,9 @@ class Terms(Section):
     dice: float = Field(0.0, ge=0)
     ssim: float = Field(0.0, ge=0, description="1 - structural similarity")
 
+    def has_weight(self) -> bool:
+        return any(value for _, value in self if isinstance(value, float))
+
 
 class FeatureSync(Section):
     """The second phase of IS-Net: features are to become those that a truth encoder has of the mask."""
@@ -183,6 +186,12 @@ class Loss(Section):
     identity: float = Field(0.0, ge=0, description="mean |change of the logit| where the coarse mask is right")
     features: FeatureSync | None = Field(None, description="isnet: a second phase, guided by a gt_encoder")
     depth: DepthTerms | None = Field(None, description="unet6: the second output's loss; needs composites.depths")
+
+    @model_validator(mode="after")
+    def _some_term(self) -> Loss:
+        if not (any(terms.has_weight() for terms in self.outputs.values()) or self.identity or self.depth):
+            raise ValueError("outputs: no term has a weight; there is nothing to learn from")
+        return self
 
 
 class Schedule(Section):

@@ -84,10 +84,19 @@ FOLDERS = {
 def find_entries(section: Data) -> list[Entry]:
     """All entries of a data section in a fixed order, those without their other half included.
 
-    Raises InputError where the folder is not laid out as the section says.
+    Raises InputError where the folder is not laid out as the section says, or lacks one of its `sets`.
     """
-    if section.layout == "sets":
-        return _sets(section)
+    entries = _sets(section) if section.layout == "sets" else _of_layout(section)
+    there = sorted({entry.key[0] for entry in entries})
+    missing = sorted(set(section.sets) - set(there))
+    if missing:
+        known = ", ".join(there[:8]) + (f" and {len(there) - 8} more" if len(there) > 8 else "") or "nothing"
+        wrong = f"there is no {' and no '.join(missing)} in {section.path}"
+        raise InputError(f"data.{section.name}.sets: {wrong}; it holds {known}")
+    return [entry for entry in entries if not section.sets or entry.key[0] in section.sets]
+
+
+def _of_layout(section: Data) -> list[Entry]:
     root = Path(section.path)
     if not root.is_dir():
         raise InputError(f"data.{section.name}: {root} is not a folder; see --data NAME=PATH")
@@ -105,7 +114,7 @@ def find_entries(section: Data) -> list[Entry]:
         folders = FOLDERS.get(section.layout, own)
         for part in section.parts or folders.parts:
             entries += _part(section, root, folders, part)
-    return [entry for entry in entries if not section.sets or entry.key[0] in section.sets]
+    return entries
 
 
 def _part(section: Data, root: Path, folders: Folders, part: str) -> Iterator[Entry]:
@@ -159,7 +168,7 @@ def _sets(section: Data) -> list[Entry]:
     entries = []
     for (folder, name), image in sorted(files.items()):
         path = PurePosixPath(name)
-        if path.suffix.lower() in (".jpg", ".jpeg") and (not section.sets or folder in section.sets):
+        if path.suffix.lower() in (".jpg", ".jpeg"):
             entries.append(Entry((folder, path.stem), image, files.get((folder, f"{path.stem}.png"))))
     return entries
 
