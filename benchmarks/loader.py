@@ -2,10 +2,10 @@
 
     python benchmarks/loader.py --config configs/MOS_H_lite.json --data 'pack=DATA/train-*.tar' --out loader.json
 
-Per config: one process makes `--samples` samples, by kind of damage too; then two steps are taken, the first to warm
-up. For networks that take a mask also with perturb.where "device": what the loader has left to do, and what the batched
-damage of the same kinds costs a crop on `--device`. All in CPU milliseconds on a CPU, so that other work on the machine
-does not count. The figures say how many workers keep the device busy.
+Per config: one process makes `--samples` samples; then two steps are taken, the first to warm up. For networks that
+take a mask also with perturb.where "device": what the loader has left to do, what the batched damage of the config's
+kinds costs a crop on `--device`, and kind by kind what the damage alone costs both ways. All in CPU milliseconds on a
+CPU, so that other work on the machine does not count. The figures say how many workers keep the device busy.
 """
 
 from __future__ import annotations
@@ -16,14 +16,18 @@ import math
 import time
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
 from refine.allocation import keep_freed_memory
 from refine.models.device import choose_device
+from refine.training.batched_perturb import NAMES, perturb_batch
 from refine.training.config import TrainingConfig, Validation, load_config
 from refine.training.deferred import damaged
+from refine.training.draws import Draws
 from refine.training.loop import batches, new_run, training_step
+from refine.training.perturb import perturb
 from refine.training.run import build_network, choose_machine, make_samples
 from refine.training.samples import Sample
 
@@ -59,8 +63,25 @@ def batched_milliseconds(config: TrainingConfig, device: str, batches_made: int 
     return 1e3 * (seconds(device) - started) / (batches_made * config.schedule.batch)
 
 
-def of_kind(config: TrainingConfig, kind: str) -> TrainingConfig:
-    return perturbed(config, kinds={kind: 1.0}, late_kinds={})
+def by_kind(config: TrainingConfig, number: int, device: str) -> dict[str, tuple[float, float]]:
+    """Milliseconds of a crop's damage, by kind: one after the other in the loader, and all at once on the device."""
+    samples, place = make_samples(config), choose_device(device)
+    made = (samples[i] for i in range(10 * number))
+    truths = [sample["wide_truth"] for sample in made if sample["kind"] >= 0][:number]
+    planes = torch.stack(truths)[:, None].to(place)
+    found = {}
+    for kind in NAMES:
+        rng = np.random.default_rng(0)
+        started = time.process_time()
+        for truth in truths:
+            perturb(truth.numpy(), kind, rng)
+        one_by_one = time.process_time() - started
+        perturb_batch(planes[:2], [NAMES.index(kind)] * 2, Draws.seeded([0, 1], place))
+        started = seconds(device)
+        perturb_batch(planes, [NAMES.index(kind)] * number, Draws.seeded(list(range(number)), place))
+        at_once = seconds(device) - started
+        found[kind] = (round(1e3 * one_by_one / number, 2), round(1e3 * at_once / number, 2))
+    return found
 
 
 def perturbed(config: TrainingConfig, **changes: object) -> TrainingConfig:
@@ -85,21 +106,20 @@ def measure(path: Path, data: dict[str, str], number: int, device: str, batch: i
         schedule = config.schedule.model_copy(update={"batch": batch, "accumulate": 1})
         config = config.model_copy(update={"schedule": schedule})
     cost = milliseconds(make_samples(config), number)
-    kinds: dict[str, float] = {}
+    kinds: dict[str, tuple[float, float]] = {}
     left: dict[str, float] = {}
     if config.model.takes_mask:
-        for kind in (kind for kind, share in config.perturb.kinds.items() if share):
-            kinds[kind] = round(milliseconds(make_samples(of_kind(config, kind)), max(8, number // 8)), 2)
         on_device = perturbed(config, where="device")
         left["loader"] = round(milliseconds(make_samples(on_device), number), 2)
         left["batched"] = round(batched_milliseconds(on_device, device), 2)
+        kinds = by_kind(on_device, min(16, number), device)
     step_rate = config.schedule.batch / step_seconds(config, device)
     return {
         "config": path.name,
         "batch": config.schedule.batch,
         "loader_samples_per_second": round(1e3 / cost, 1),
         "milliseconds_a_sample": round(cost, 2),
-        "milliseconds_by_kind": kinds,
+        "milliseconds_of_damage_in_the_loader_and_batched": kinds,
         "milliseconds_with_damage_on_the_device": left,
         "step_samples_per_second": round(step_rate, 1),
         "workers_that_keep_up": math.ceil(step_rate * cost / 1e3),
