@@ -24,11 +24,12 @@ from refine.geometry import Mask, Window
 from refine.identity import Identity, checksum, fingerprint, plan_identity
 from refine.loaded import LoadedNetworks
 from refine.masks import fits, open_mask
+from refine.memory import NetworkCost
 from refine.models.metadata import sha256
 from refine.networks import Networks, choose_networks, describe_device, likely_device, load_refiner, resolve_device
 from refine.outputs import draw_preview
-from refine.plan import Device, Plan
-from refine.planning import plan_for_array, plan_for_raster
+from refine.plan import Plan
+from refine.planning import cost_of, plan_for_array, plan_for_raster
 from refine.raster import (
     Header,
     check_apart,
@@ -71,11 +72,12 @@ def refine_array(
     networks = choose_networks(settings, device, needs_coarse=mask is None)
     if mask is None:
         facts = facts_by_network(networks, (source.height, source.width))
-        plan = plan_for_array(source, facts, settings, device, networks.stride, networks.cost)
+        plan = plan_for_array(source, facts, settings, device, networks.stride, cost_of(networks, settings))
         first = mask_by_network(source, networks, plan.decimations, settings.max_memory, LoadedNetworks())
     else:
         first, facts = _given(mask, source, settings)
-    return _refined(source, first, facts, load_refiner(networks), device, settings)
+    refiner = flipped(load_refiner(networks), settings.flips)
+    return _refined(source, first, facts, refiner, cost_of(networks, settings), settings)
 
 
 def refine_with(
@@ -85,7 +87,8 @@ def refine_with(
     settings = settings or Settings()
     source = array_image(image, bands=settings.bands, value_range=settings.range, percentiles=settings.percentiles)
     first, facts = _given(mask, source, settings)
-    return _refined(source, first, facts, refiner, resolve_device(settings), settings)
+    refiner = flipped(refiner, settings.flips)
+    return _refined(source, first, facts, refiner, refiner, settings)
 
 
 def refine_raster(
@@ -297,10 +300,9 @@ def _given(mask: NDArray[np.generic], image: ArrayImage, settings: Settings) -> 
 
 
 def _refined(
-    source: ArrayImage, first: MaskSource, facts: MaskFacts, refiner: Refiner, device: Device, settings: Settings
+    source: ArrayImage, first: MaskSource, facts: MaskFacts, refiner: Refiner, cost: NetworkCost, settings: Settings
 ) -> Mask:
-    refiner = flipped(refiner, settings.flips)
-    plan = plan_for_array(source, facts, settings, device, refiner.stride, refiner)
+    plan = plan_for_array(source, facts, settings, resolve_device(settings), refiner.stride, cost)
     sink = ArraySink(plan.output.height, plan.output.width, np.float32)
     refine_mask(source, first, refiner, plan, sink, as_float=True)
     refined = sink.rows.astype(np.float32, copy=False)

@@ -29,6 +29,10 @@ _BACK: tuple[Callable[[Plane], Plane], ...] = (
 )
 
 
+TURNED_PIXEL_BYTES = 3 + 3 * 4
+"""For each pixel of a call: a view of image and mask, and two corrections."""
+
+
 class Flipped:
     """A `Refiner` that averages another one's corrections over the first `flips` of `VIEWS`."""
 
@@ -44,8 +48,7 @@ class Flipped:
         return self._refiner.weight_bytes
 
     def activation_bytes(self, batch: int, tile: int) -> int:
-        turned = batch * tile * tile * (3 + 3 * 4)  # a view of image and mask, and two corrections
-        return self._refiner.activation_bytes(batch, tile) + turned
+        return self._refiner.activation_bytes(batch, tile) + TURNED_PIXEL_BYTES * batch * tile * tile
 
     def __call__(self, image: RGB, coarse: Mask, reach: float) -> Mask:
         total = np.zeros_like(coarse)

@@ -11,9 +11,10 @@ import numpy as np
 
 from refine.errors import MemoryBudgetError
 from refine.first_mask import MaskFacts
+from refine.flips import TURNED_PIXEL_BYTES
 from refine.geometry import Window
 from refine.masks import MASK_BYTES
-from refine.memory import COARSE_IMAGE_PIXEL_BYTES, MIB, NetworkCost
+from refine.memory import COARSE_IMAGE_PIXEL_BYTES, MIB, MeasuredCost, NetworkCost
 from refine.networks import Networks
 from refine.plan import Device, Plan, Select, make_plan
 from refine.raster import LEVEL_BYTES, Header, finished_bytes, sweep_bytes
@@ -22,6 +23,12 @@ from refine.sources import ArrayImage
 
 JOURNALLED_PIXELS = 1 << 24
 """From this size on, finished parts are kept on disk; below, to start anew costs seconds."""
+
+
+def cost_of(networks: Networks, settings: Settings) -> MeasuredCost:
+    """What the refining network takes, asked as often as `settings` say."""
+    cost = networks.cost
+    return cost if settings.flips == 1 else replace(cost, pixel_bytes=cost.pixel_bytes + TURNED_PIXEL_BYTES)
 
 
 def plan_for_raster(
@@ -42,7 +49,7 @@ def plan_for_raster(
             make_plan,
             header.height,
             header.width,
-            cost=networks.cost,
+            cost=cost_of(networks, settings),
             baseline_bytes=networks.baseline_bytes + beside,
             block_height=header.block_height,
             bands=min(header.bands, 4),
