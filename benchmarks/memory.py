@@ -4,10 +4,12 @@
     python benchmarks/memory.py --side 12000         # also a run over a raster of that side, peak against plan
     python benchmarks/memory.py --smallest 2000 --out smallest.json
     python benchmarks/memory.py --smallest 40000 --height 4000 --layout rgb8-png
+    python benchmarks/memory.py --smallest 2000 --layout rgb8-tiled --coarse isnet
 
-The last two ask `infer.py --plan` for the smallest budget that works, on rasters of that side stored in several ways,
+The last three ask `infer.py --plan` for the smallest budget that works, on rasters of that side stored in several ways,
 run with exactly that, and compare it with the peak that the operating system counts. Exit code 1 if one is above it.
-From 8000 on the rasters are flat but for one disc, so that few windows run, and have a mask.
+From 8000 on the rasters are flat but for one disc, so that few windows run, and have a mask. With `--coarse` that
+network makes the mask, with random weights.
 
 Each figure comes from a process of its own, since a process that has held memory keeps some of it. Threads are torch's
 default: more threads, more working memory. Peaks are the operating system's (maximum resident set size).
@@ -26,6 +28,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Literal
 
+from coarse_cost import make_checkpoint
 from measured import run_measured
 from scenes import LAYOUTS, write_flat, write_layout
 
@@ -44,6 +47,7 @@ def main() -> None:
     parser.add_argument("--smallest", type=int, metavar="SIDE", help="only run with the smallest budgets that work")
     parser.add_argument("--height", type=int, help="of those rasters  [default: as wide as high]")
     parser.add_argument("--layout", action="append", choices=LAYOUTS, help="only rasters stored so")
+    parser.add_argument("--coarse", help="only without a mask, by this network with random weights")
     parser.add_argument("--out", type=Path, help="figures of --smallest as JSON")
     parser.add_argument("--measure", nargs="+", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -51,7 +55,8 @@ def main() -> None:
         print(json.dumps(measure(*options.measure)))
         return
     if options.smallest is not None:
-        entries = smallest_budgets(options.smallest, options.height or options.smallest, options.layout or LAYOUTS)
+        height, layouts = options.height or options.smallest, options.layout or LAYOUTS
+        entries = smallest_budgets(options.smallest, height, layouts, options.coarse)
         if options.out is not None:
             options.out.write_text(json.dumps(entries, indent=2) + "\n")
         sys.exit(0 if all(entry["holds"] for entry in entries) else 1)
@@ -68,17 +73,22 @@ def main() -> None:
         )
 
 
-def smallest_budgets(side: int, height: int, layouts: Sequence[str]) -> list[dict[str, object]]:
+def smallest_budgets(side: int, height: int, layouts: Sequence[str], coarse: str | None) -> list[dict[str, object]]:
     """Runs with the smallest budgets, one for each way to store a raster, with a mask and, if small, without one."""
     is_large = side >= LARGE
     found: list[dict[str, object]] = []
     with tempfile.TemporaryDirectory(prefix="refine-memory-") as name:
         for layout in layouts:
             image, mask = (write_flat if is_large else write_layout)(Path(name), layout, height, side)
-            for given in (["--mask", str(mask)], *([] if is_large else [[]])):
+            ways = [["--mask", str(mask)], *([] if is_large else [[]])]
+            if coarse is not None:
+                weights = Path(name, f"{coarse}.safetensors")
+                make_checkpoint(coarse, str(weights))
+                ways = [["--coarse", coarse, "--coarse-checkpoint", str(weights)]]
+            for given in ways:
                 entry = run_with_smallest(image, given)
-                found.append({"layout": layout, "side": side, "height": height, "mask": bool(given), **entry})
-                what = "with a mask" if given else "without one"
+                found.append({"layout": layout, "side": side, "height": height, "given": given[:2], **entry})
+                what = " ".join(given[:1]) or "no mask"
                 print(f"{layout:16} {what:12} {'holds' if entry['holds'] else 'BROKEN'}  {entry}", flush=True)
             image.unlink()
     return found
