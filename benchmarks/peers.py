@@ -4,11 +4,12 @@
     python benchmarks/peers.py --side 2048 --side 4096 --image car.jpg --truth car.png --out peers.json
 
 The image is a photograph whose mask is known, enlarged to `side` x `side`; the coarse mask is what MOS_L_lite makes of
-it at 336 px. Without `--image`, the repository's photograph with the mask that refine makes of it. Each way runs in a
-process of its own, in turn, `--rounds` times; seconds go from the files of image and mask to the file of the result,
-without imports and, but for refine's CPU seconds, without the loading of the network; the median counts. CPU seconds,
-of all threads, tell ways apart on a busy machine, and ratios are of those. Peaks are the operating system's, of the
-whole process. mBA and IoU are in percent, on a grid of at most 4096 px.
+it at 336 px. With `--share` the photograph takes that share of the side, in the middle of a grey ground with noise: so
+much shorter is the outline. Without `--image`, the repository's photograph with the mask that refine makes of it. Each
+way runs in a process of its own, in turn, `--rounds` times; seconds go from the files of image and mask to the file of
+the result, without imports and without the loading of the network; the median counts. CPU seconds, of all threads, tell
+ways apart on a busy machine, and ratios are of those. Peaks are the operating system's, of the whole process. mBA and
+IoU are in percent, on a grid of at most 4096 px.
 
 "monai as loaded" is the checkpoint's network in float32 as torch makes it, which is how MONAI is used; all others get
 the network that refine prepares: BatchNorm folded, channels last, bfloat16 where the CPU multiplies it.
@@ -42,6 +43,7 @@ from refine.shipped import default_checkpoint
 MIB = 1 << 20
 COARSE_SIDE = 336
 SCORED_SIDE = 4096
+BLOCK = 512
 WAYS = ("refine boundary", "refine all", "monai", "monai as loaded", "toolbelt", "whole")
 ONNX = "refine boundary onnxruntime"
 WHOLE_PIXEL_BYTES = 800
@@ -55,6 +57,7 @@ def main() -> None:
     parser.add_argument("--checkpoint", type=Path, default=default_checkpoint("mos_h_lite"))
     parser.add_argument("--image", type=Path, help="a photograph")
     parser.add_argument("--truth", type=Path, help="its true mask")
+    parser.add_argument("--share", type=float, default=1.0, help="of the side that the photograph takes")
     parser.add_argument("--tile", type=int, default=224)
     parser.add_argument("--overlap", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=1)
@@ -79,7 +82,7 @@ def compare(folder: Path, side: int, options: argparse.Namespace) -> list[dict[s
     from refine.metrics import boundary_bands, iou, mean_boundary_accuracy
 
     pair = (options.image, options.truth) if options.image and options.truth else example_pair(folder)
-    scored = make_files(folder, side, *pair)
+    scored = make_files(folder, side, *pair, share=options.share)
     bands = boundary_bands(scored)
     ways = [way for way in options.ways.split(",") if way != "whole" or fits(side)]
     taken: dict[str, list[dict[str, float]]] = {way: [] for way in ways}
@@ -101,8 +104,8 @@ def compare(folder: Path, side: int, options: argparse.Namespace) -> list[dict[s
                 sys.exit(f"{way}: {found.err}")
             taken[way].append(json.loads(found.out.splitlines()[-1]) | {"peak_mib": found.peak_bytes / MIB})
     middle = {way: {name: median(one[name] for one in found) for name in found[0]} for way, found in taken.items()}
-    print(f"\n| {side} px | s | CPU s | times as fast as MONAI | peak MiB | mBA % | IoU % |")
-    print("|---|---|---|---|---|---|---|")
+    print(f"\n| {side} px | s | CPU s | windows | times as fast as MONAI | peak MiB | mBA % | IoU % |")
+    print("|---|---|---|---|---|---|---|---|")
     rows = []
     start = cv2.resize(read(folder / "coarse.png", cv2.IMREAD_GRAYSCALE), scored.shape, interpolation=cv2.INTER_LINEAR)
     middle = {"coarse mask": {}, **middle}
@@ -115,7 +118,7 @@ def compare(folder: Path, side: int, options: argparse.Namespace) -> list[dict[s
         row["mba"] = round(100 * (mean_boundary_accuracy(mask, scored, bands=bands) or 0), 3)
         row["iou"] = round(100 * iou(mask, scored), 3)
         rows.append(row)
-        shown = ("way", "seconds", "cpu_seconds", "times_monai", "peak_mib", "mba", "iou")
+        shown = ("way", "seconds", "cpu_seconds", "windows", "times_monai", "peak_mib", "mba", "iou")
         print("|", " | ".join(str(row.get(name, "")) for name in shown), "|", flush=True)
     return rows
 
@@ -145,8 +148,9 @@ def run(way: str, side: int, options: argparse.Namespace, image: Path, coarse: P
 def run_refine(
     way: str, side: int, options: argparse.Namespace, image: Path, coarse: Path, result: Path
 ) -> dict[str, float]:
-    """refine; CPU seconds include that it loads its network again, half a second."""
+    """refine; its network stays loaded from the first call."""
     from refine.api import Settings, refine_raster
+    from refine.loaded import LoadedNetworks
 
     select, backend = (*way.split(), "torch")[:2]
     settings = Settings(
@@ -159,12 +163,14 @@ def run_refine(
         device="cpu",
         overwrite=True,
     )
-    refine_raster(coarse, result, coarse, settings=settings)  # imports, first calls
+    loaded = LoadedNetworks()
+    refine_raster(coarse, result, coarse, settings=settings, loaded=loaded)  # imports, first calls
     cpu_begun = process_time()
-    report = refine_raster(image, result, coarse, settings=settings)
+    report = refine_raster(image, result, coarse, settings=settings, loaded=loaded)
     return {
         "seconds": report.seconds["total"] - report.seconds["load network"],
         "cpu_seconds": process_time() - cpu_begun,
+        "windows": report.windows_run,
     }
 
 
@@ -208,18 +214,31 @@ def fits(side: int) -> bool:
     return side * side * WHOLE_PIXEL_BYTES < int(psutil.virtual_memory().available)
 
 
-def make_files(folder: Path, side: int, photograph: Path, truth: Path) -> NDArray[np.uint8]:
+def make_files(folder: Path, side: int, photograph: Path, truth: Path, *, share: float = 1.0) -> NDArray[np.uint8]:
     """Image and coarse mask in the folder; gives the truth on the grid that is scored."""
     pixels = cv2.cvtColor(read(photograph, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
     mask = read(truth, cv2.IMREAD_GRAYSCALE)
     scored = min(side, SCORED_SIDE)
-    enlarged = cv2.resize(mask, (scored, scored), interpolation=cv2.INTER_CUBIC)
-    exact: NDArray[np.uint8] = np.where(enlarged >= 128, 255, 0).astype(np.uint8)
+    enlarged = cv2.resize(mask, (round(share * scored),) * 2, interpolation=cv2.INTER_CUBIC)
+    exact = in_the_middle(np.where(enlarged >= 128, 255, 0).astype(np.uint8), np.zeros((scored, scored), np.uint8))
     small = np.asarray(cv2.resize(pixels, (COARSE_SIDE,) * 2, interpolation=cv2.INTER_AREA), np.uint8)
     made = load_coarse(default_checkpoint("mos_l_lite"), device="cpu")(small)
-    cv2.imwrite(str(folder / "coarse.png"), np.floor(255 * made + 0.5).astype(np.uint8))
-    write(folder / "image.tif", np.asarray(cv2.resize(pixels, (side, side), interpolation=cv2.INTER_CUBIC), np.uint8))
+    reduced = cv2.resize(made, (round(share * COARSE_SIDE),) * 2, interpolation=cv2.INTER_AREA)
+    coarse = np.floor(255 * reduced + 0.5).astype(np.uint8)
+    cv2.imwrite(str(folder / "coarse.png"), in_the_middle(coarse, np.zeros((COARSE_SIDE,) * 2, np.uint8)))
+    image = np.asarray(cv2.resize(pixels, (round(share * side),) * 2, interpolation=cv2.INTER_CUBIC), np.uint8)
+    if share < 1:
+        ground = np.random.default_rng(0).integers(110, 130, (BLOCK, BLOCK, 3), np.uint8)
+        image = in_the_middle(image, np.tile(ground, (-(-side // BLOCK),) * 2 + (1,))[:side, :side])
+    write(folder / "image.tif", image)
     return exact
+
+
+def in_the_middle(part: NDArray[np.uint8], whole: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """`whole`, in which `part` was put."""
+    row, col = ((one - other) // 2 for one, other in zip(whole.shape[:2], part.shape[:2], strict=True))
+    whole[row : row + part.shape[0], col : col + part.shape[1]] = part
+    return whole
 
 
 def write(path: Path, pixels: NDArray[np.uint8]) -> None:
@@ -227,16 +246,16 @@ def write(path: Path, pixels: NDArray[np.uint8]) -> None:
     planes = pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
     layout: dict[str, Any] = {
         "tiled": True,
-        "blockxsize": 512,
-        "blockysize": 512,
+        "blockxsize": BLOCK,
+        "blockysize": BLOCK,
         "compress": "deflate",
         "predictor": 2,
     }
     layout |= {"count": len(planes), "height": planes.shape[1], "width": planes.shape[2], "dtype": "uint8"}
     layout["transform"] = from_origin(0, planes.shape[1], 1, 1)
     with rasterio.open(path, "w", driver="GTiff", interleave="pixel", **layout) as dataset:
-        for row in range(0, planes.shape[1], 512):
-            rows = planes[:, row : row + 512]
+        for row in range(0, planes.shape[1], BLOCK):
+            rows = planes[:, row : row + BLOCK]
             dataset.write(rows, window=Window(0, row, rows.shape[2], rows.shape[1]))
 
 
