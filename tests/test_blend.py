@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -86,3 +87,21 @@ def test_corrections_are_kept_within_bounds_and_windows_with_nan_dropped() -> No
     kept, broken = bounded(corrections)
     assert broken == 2
     assert kept.tolist() == [[[1.0, -0.5]], [[0.0, 0.0]], [[0.0, 0.0]], [[0.0, -1.0]]]
+
+
+@pytest.mark.parametrize("overlap", [16, 32, 64])
+def test_windows_that_disagree_meet_in_a_ramp(overlap: int) -> None:
+    # One window says +1 throughout, the next -1: the steepest disagreement there is, along rows and columns.
+    tile = 96
+    grid = Grid(300, 300, tile, overlap)
+    rows, cols = len(grid.rows.origins), len(grid.cols.origins)
+    signs = {(row, col): np.float32((-1) ** (row + col)) for row in range(rows) for col in range(cols)}
+    corrections = {place: np.full((tile, tile), sign, np.float32) for place, sign in signs.items()}
+    sums = [final.correction.copy() for final in blend_rows(results(grid, corrections, 4), Strip(grid))]
+    blended = np.concatenate(sums)
+    assert blended.min() < -0.99
+    assert blended.max() > 0.99
+    # Half a cosine over the overlap goes from one window to the other: no step is larger than its slope in the middle.
+    steepest = 2 * np.sin(np.pi / 2 / overlap)
+    for axis in (0, 1):
+        assert np.abs(np.diff(blended, axis=axis)).max() <= steepest + 1e-6
