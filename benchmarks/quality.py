@@ -128,7 +128,7 @@ class Bench:
         height, width = image.shape[:2]
         enlarged = cv2.resize(as_unit(coarse.mask), (width, height), interpolation=cv2.INTER_LINEAR)
         before = np.asarray(enlarged, np.float32)
-        facts = facts_of_mask(ArrayMask(coarse.mask))
+        facts = facts_of_mask(ArrayMask(coarse.mask), (height, width))
         chosen = choose_reach(height, width, facts.height, facts.width, is_network_output=False, ramp=facts.ramp)
         reach = coarse.reach or chosen  # what refine takes; the rivals get the same
         settings = self._settings.model_copy(update={"reach": coarse.reach})

@@ -146,7 +146,7 @@ def refine_raster(
                 open_mask(mask, size, align=settings.align, max_pixels=settings.max_pixels, directory=out.parent)
             )
             first, notes = opened, notes + opened.notes
-            facts = replace(facts_of_mask(opened), kept_bytes=facts.kept_bytes, reading_bytes=facts.reading_bytes)
+            facts = replace(facts_of_mask(opened, size), kept_bytes=facts.kept_bytes, reading_bytes=facts.reading_bytes)
         if not plan.networks_stay:
             loaded.drop_coarse()
         clock.lap("first mask")
@@ -296,7 +296,7 @@ def _given(mask: NDArray[np.generic], image: ArrayImage, settings: Settings) -> 
             f"the mask is {first.width} x {first.height} (width x height) but the image is {size[1]} x {size[0]};"
             ' give a mask of the same extent, or align="stretch" to stretch it'
         )
-    return first, facts_of_mask(first)
+    return first, facts_of_mask(first, size)
 
 
 def _refined(

@@ -27,30 +27,20 @@ LEFT_ERROR = 2.0
 """A level leaves the outline wrong by about this many of its own pixels."""
 
 AVERAGED_RAMP = 1.45
-"""`measure_ramp` of an accurate mask that was averaged over its pixels: 1.25 of most, up to 1.7 with much hair (five
-sets, reduced to 64 and 128 px). U2-NetP's have 1.8 and more, 2.1 mostly, MOS_L_lite's 2.3."""
+"""The sharpest ramps of an accurate mask that was averaged over its pixels are no longer: 0.85 of a hard truth, up to
+1.4 of hair (training images of five sets, reduced by 4 and more). Reduced by 2, hair and blur often have longer."""
 
-MOST_BEYOND = 0.6
-"""Ramps longer than that by more than this tell no more."""
-
-SOFT_BY_NATURE = 2.5
-"""Ramps longer than that by more than this are of things that are soft themselves, fur or blur, or of no clear outline:
-19 of 20 masks of U2-NetP have less."""
-
-SOFT_PIXELS = 2.0
-"""By so many of its pixels such a mask is taken to be wrong."""
+NETWORK_RAMP = 1.75
+"""The sharpest ramps of a network's mask: 19 of 20 of U2-NetP's and MOS_L_lite's are longer than 1.6, half than 1.8."""
 
 RIGHT_TO = 0.5
-"""A mask with no longer ramps was averaged from an accurate one: its soft values hold the outline to this share of its
-pixels. On validation images truths reduced by 2, 4, 8 came out at 96.4, 88.2, 82.4 mBA when told that, and at 92.5,
-86.3, 81.9 when told a whole pixel; reduced by 16 it makes no difference."""
-
-WRONG_BY_RAMP = 4.5
-"""Pixels by which a mask is wrong for each pixel of ramp beyond. On validation images masks of U2-NetP and MOS_L_lite
-came out better when told 4 of their pixels than 2, and no better when told 6."""
+"""An averaged mask's soft values hold the outline to this share of its pixels. On validation images truths reduced by
+2, 4, 8 came out at 96.4, 88.2, 82.4 mBA when told that, and at 92.5, 86.3, 81.9 when told a whole pixel; reduced by 16
+it makes no difference."""
 
 NETWORK_PIXELS = 4.0
-"""How many of its own pixels a coarse network's mask is wrong by, while it is not made and its ramps are unknown."""
+"""A network's mask is wrong by this many of its pixels: on validation images masks of U2-NetP and MOS_L_lite came out
+better when told 4 than 2, and no better when told 6."""
 
 
 @dataclass(frozen=True)
@@ -99,8 +89,8 @@ def choose_reach(
     """How far a first mask may be wrong, in image pixels, at least 1.
 
     A network's output: four of its pixels. Another mask smaller than the image: `reach_of_small`. Else the width of its
-    ramp, if that was measured, or for a hard mask 8 px, less in images below 4096 on the long side. `ramp` is in pixels
-    of the mask.
+    ramp, if that was measured, or for a hard mask 8 px, less in images below 4096 on the long side. `ramp` is that of
+    `facts_of_mask`, in pixels of the mask.
     """
     pixel = max(height / mask_height, width / mask_width)
     if is_network_output:
@@ -115,15 +105,14 @@ def choose_reach(
 def reach_of_small(pixel: float, ramp: float | None) -> float:
     """How far a mask of `pixel` image pixels a pixel may be wrong, at least 1.
 
-    A hard mask (`ramp` None): one pixel. A soft one whose ramps, in its own pixels, are those that averaging leaves:
-    half. A network's mask is wrong by more, and shows it by longer ramps; the longest are of what is soft itself.
+    A hard mask (`ramp` None): one pixel. A soft one, by its sharpest ramps in its own pixels: as far as an averaged one
+    while they are no longer than those that averaging leaves, as far as a network's once they are as long as those of
+    networks, in between by how far they are.
     """
     if ramp is None:
         return max(1.0, pixel)
-    if ramp > AVERAGED_RAMP + SOFT_BY_NATURE:
-        return max(1.0, pixel * SOFT_PIXELS)
-    beyond = min(max(ramp - AVERAGED_RAMP, 0.0), MOST_BEYOND)
-    return max(1.0, pixel * (RIGHT_TO + WRONG_BY_RAMP * beyond))
+    like_a_network = min(max((ramp - AVERAGED_RAMP) / (NETWORK_RAMP - AVERAGED_RAMP), 0.0), 1.0)
+    return max(1.0, pixel * (RIGHT_TO + like_a_network * (NETWORK_PIXELS - RIGHT_TO)))
 
 
 def make_levels(height: int, width: int, reach: float) -> tuple[Level, ...]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
 
+from refine.cascade import is_smaller
 from refine.coarse import coarse_decimation, make_coarse
 from refine.errors import MemoryBudgetError
 from refine.loaded import LoadedNetworks
@@ -14,7 +15,7 @@ from refine.masks import Align, check_fit, mask_size
 from refine.memory import BASELINE_BYTES, MIB
 from refine.networks import Networks
 from refine.raster import MAX_PIXELS
-from refine.softness import measure_ramp
+from refine.softness import SHARPEST, USUAL, measure_ramp
 from refine.sources import ArrayMask, ImageSource, MaskSource
 
 
@@ -44,9 +45,13 @@ def facts_of_file(path: Path, image_size: tuple[int, int], align: Align, *, max_
     )
 
 
-def facts_of_mask(mask: MaskSource) -> MaskFacts:
-    """From a mask that can be read; the blur of a soft one is measured."""
-    ramp = None if mask.is_hard else measure_ramp(mask)
+def facts_of_mask(mask: MaskSource, image_size: tuple[int, int]) -> MaskFacts:
+    """From a mask that can be read, for an image of (height, width).
+
+    Of a soft one the sharpest ramps are measured, if it is smaller than the image, else the usual ones.
+    """
+    percentile = SHARPEST if is_smaller(*image_size, mask.height, mask.width) else USUAL
+    ramp = None if mask.is_hard else measure_ramp(mask, percentile)
     return MaskFacts(mask.height, mask.width, is_network_output=False, is_hard=mask.is_hard, ramp=ramp)
 
 

@@ -19,17 +19,24 @@ STRIP_PIXELS = 16 << 20
 FEWEST_ROWS = 64
 
 SAMPLES = 2000
-"""Crossings of the outline measured in a strip and direction, evenly spread: a quartile needs no more."""
+"""Crossings of the outline measured in a strip and direction, evenly spread: a percentile needs no more."""
+
+SHARPEST = 5
+"""Percentile of the ramps that tells who made a mask: an accurate one that was averaged is sharp somewhere, whatever is
+soft in it by nature; a network's is sharp nowhere."""
+
+USUAL = 25
+"""Percentile that tells how blurred a mask is: hair and blur are soft in an accurate mask too, but only in a blurred
+one is all of the outline."""
 
 LONGEST = 512
 """A ramp that does not end within this many pixels on either side is no outline."""
 
 
-def measure_ramp(mask: MaskSource) -> float | None:
+def measure_ramp(mask: MaskSource, percentile: int) -> float | None:
     """Width of the ramp from 10 to 90 % across the outline, in the mask's pixels; None without an outline.
 
-    The first quartile of all that are measured: hair and blur are soft in an accurate mask too, but only in a blurred
-    one is all of the outline.
+    `percentile`, 0 to 100, of the widths along the outline, shortest first: `SHARPEST` or `USUAL`.
 
     Ramps are followed along rows and columns from where the mask crosses 0.5, whichever is nearer to the direction of
     its slope, and shortened by the slant. An outline that never leaves 10 to 90 % is not counted. Reads the whole
@@ -37,7 +44,7 @@ def measure_ramp(mask: MaskSource) -> float | None:
     """
     found = [width for strip in _strips(mask) for width in (*_ramps(strip), *_ramps(strip.T))]
     widths = np.concatenate(found) if found else np.empty(0)
-    return float(np.percentile(widths, 25)) if len(widths) else None
+    return float(np.percentile(widths, percentile)) if len(widths) else None
 
 
 def _strips(mask: MaskSource) -> Iterator[Mask]:

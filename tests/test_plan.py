@@ -61,9 +61,9 @@ def test_a_level_after_the_first_is_wrong_by_two_pixels_of_the_one_before() -> N
         ((1024, 2048), (1024, 2048), False, None, 4.0),
         ((300, 200), (300, 200), False, None, 1.0),
         ((4000, 6000), (4000, 5999), False, 37.5, 37.5),
-        ((4000, 6000), (2000, 3000), False, 18.0, 4.0),  # of something soft
+        ((4000, 6000), (400, 600), False, 1.6, 22.5),  # of either
         ((4000, 6000), (400, 600), False, 1.2, 5.0),  # a truth reduced
-        ((4000, 6000), (400, 600), False, 2.1, 32.0),  # a network's
+        ((4000, 6000), (400, 600), False, 2.1, 40.0),  # a network's
         ((4000, 6000), (8000, 12000), False, 0.3, 1.0),
     ],
 )

@@ -6,8 +6,9 @@ import cv2
 import numpy as np
 import pytest
 
+from refine.cascade import AVERAGED_RAMP, NETWORK_RAMP
 from refine.geometry import Mask
-from refine.softness import measure_ramp
+from refine.softness import SHARPEST, USUAL, measure_ramp
 from refine.sources import ArrayMask
 
 
@@ -22,15 +23,15 @@ def edge(height: int, width: int, angle: float, ramp: float) -> Mask:
 @pytest.mark.parametrize("angle", [0.0, 0.4, np.pi / 4, 1.2, np.pi / 2, 2.5, 4.0])
 @pytest.mark.parametrize("ramp", [4.0, 20.0, 90.0])
 def test_the_ramp_of_a_straight_edge_is_its_10_to_90_percent_width(angle: float, ramp: float) -> None:
-    assert measure_ramp(ArrayMask(edge(300, 400, angle, ramp))) == pytest.approx(0.8 * ramp, rel=0.03, abs=0.1)
+    assert measure_ramp(ArrayMask(edge(300, 400, angle, ramp)), USUAL) == pytest.approx(0.8 * ramp, rel=0.03, abs=0.1)
 
 
 def test_a_hard_mask_has_a_ramp_below_a_pixel_and_an_even_one_none() -> None:
     mask = np.zeros((60, 60), np.bool_)
     mask[10:40, 20:50] = True
-    assert measure_ramp(ArrayMask(mask)) == pytest.approx(0.8)
-    assert measure_ramp(ArrayMask(np.full((60, 60), 0.3, np.float32))) is None
-    assert measure_ramp(ArrayMask(np.full((1, 1), 1.0, np.float32))) is None
+    assert measure_ramp(ArrayMask(mask), USUAL) == pytest.approx(0.8)
+    assert measure_ramp(ArrayMask(np.full((60, 60), 0.3, np.float32)), USUAL) is None
+    assert measure_ramp(ArrayMask(np.full((1, 1), 1.0, np.float32)), USUAL) is None
 
 
 @pytest.mark.parametrize("factor", [4, 8, 16])
@@ -38,7 +39,7 @@ def test_an_enlarged_mask_tells_the_factor(factor: int) -> None:
     rows, cols = np.mgrid[:64, :64]
     small = (np.hypot(rows - 30, cols - 33) < 20).astype(np.float32)
     large = cv2.resize(small, (64 * factor, 64 * factor), interpolation=cv2.INTER_LINEAR)
-    assert measure_ramp(ArrayMask(large)) == pytest.approx(factor, rel=0.3)
+    assert measure_ramp(ArrayMask(large), USUAL) == pytest.approx(factor, rel=0.3)
 
 
 def test_hard_means_nothing_but_zero_and_one() -> None:
@@ -46,3 +47,18 @@ def test_hard_means_nothing_but_zero_and_one() -> None:
     assert ArrayMask(np.array([[0, 255]], np.uint8)).is_hard
     assert not ArrayMask(np.array([[0, 128, 255]], np.uint8)).is_hard
     assert not ArrayMask(np.array([[0, 0.5]], np.float32)).is_hard
+
+
+@pytest.mark.parametrize("factor", [4, 8, 16])
+def test_an_averaged_mask_is_sharp_somewhere_whatever_is_soft_in_it(factor: int) -> None:
+    """A disc, hard on one side and a ramp of eight of the mask's pixels on the other; a network blurs all of it."""
+    rows, cols = np.mgrid[: 64 * factor, : 64 * factor] / factor
+    ramp = np.where(cols > 32, 0.01, 8)
+    truth = np.clip((21.3 - np.hypot(rows - 30.8, cols - 33.1)) / ramp + 0.5, 0, 1).astype(np.float32)
+    averaged = cv2.resize(truth, (64, 64), interpolation=cv2.INTER_AREA)
+    by_a_network = cv2.GaussianBlur(averaged, (0, 0), 0.8)
+    sharp, blurred = (measure_ramp(ArrayMask(mask), SHARPEST) for mask in (averaged, by_a_network))
+    assert sharp is not None
+    assert sharp < AVERAGED_RAMP
+    assert blurred is not None
+    assert blurred > NETWORK_RAMP
