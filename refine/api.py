@@ -21,7 +21,7 @@ from refine.errors import InputError, RefineError
 from refine.first_mask import MaskFacts, facts_by_network, facts_of_file, facts_of_mask, mask_by_network
 from refine.flips import flipped
 from refine.geometry import Mask, Window
-from refine.identity import Identity, checksum, fingerprint, plan_identity
+from refine.identity import Identity, Unchanged, checksum, fingerprint, plan_identity
 from refine.loaded import LoadedNetworks
 from refine.masks import fits, open_mask
 from refine.memory import NetworkCost
@@ -116,6 +116,7 @@ def refine_raster(
     header = read_header(image, max_pixels=settings.max_pixels)
     check_output(out, image, overwrite=settings.overwrite, overviews=settings.overviews, cog=settings.cog)
     check_apart(out, (*header.files, *_files_of_mask(mask, settings)))
+    unchanged = Unchanged(header.files)
     if not (settings.resume or settings.overwrite):
         check_left_over(out)
     networks = choose_networks(settings, resolve_device(settings), needs_coarse=mask is None)
@@ -170,6 +171,7 @@ def refine_raster(
             hidden_in=folder.path,
         ) as sink:
             run = refine_mask(source, first, refiner, plan, sink, progress, folder=out.parent, journal=journal)
+            unchanged.check()
         folder.finish()
         if run.resumed:
             notes = (*notes, f"resumed: {run.resumed} of {run.parts} parts had been finished before")

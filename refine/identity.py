@@ -52,6 +52,29 @@ def fingerprint(files: Iterable[Path]) -> str:
     return digest.hexdigest()
 
 
+class Unchanged:
+    """Files that are read part by part, and must be the same from the first to the last."""
+
+    def __init__(self, files: Iterable[Path]) -> None:
+        self._before = {path: _stamp(path) for path in files}
+
+    def check(self) -> None:
+        """Raise RasterError if one of them was written to, or another file has its name."""
+        for path, before in self._before.items():
+            now = _stamp(path)
+            if now is not None and now != before:
+                raise RasterError(f"{path}: changed while it was read; refine it again when it is whole")
+
+
+def _stamp(path: Path) -> tuple[int, int, int] | None:
+    """None of a file that is gone: who has it open reads it to its end, and who has not says so."""
+    try:
+        about = path.stat()
+    except OSError:
+        return None
+    return about.st_size, about.st_mtime_ns, about.st_ino
+
+
 def checksum(values: NDArray[np.float32]) -> str:
     """Of a mask that a network made."""
     return f"{values.shape} {zlib.crc32(np.ascontiguousarray(values).data):08x}"

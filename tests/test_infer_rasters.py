@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -127,3 +130,39 @@ def test_what_is_read_is_not_replaced(
     with pytest.raises(InputError, match="is read from it"):
         refine_raster(image, out, mask, settings=options.model_copy(update={"overwrite": True}))
     assert out.read_bytes() == before
+
+
+class Meddling:
+    """A Progress that does something to a file as soon as the run has begun."""
+
+    def __init__(self, meddle: Callable[[], object]) -> None:
+        self._meddle = meddle
+
+    def begin(self, level: int, levels: int, window_rows: int, windows: int) -> None:
+        self._meddle()
+
+    def advance(self, window_rows: int, run: int, skipped: int) -> None:
+        pass
+
+
+@pytest.mark.parametrize("how", ["grows", "is written to", "is replaced", "is gone"])
+def test_an_image_that_changes_while_it_is_read_gives_no_mask(
+    tmp_path: Path, pair: tuple[Path, Path], options: Settings, how: str
+) -> None:
+    image, mask = pair
+    other = tmp_path / "other.tif"
+    other.write_bytes(image.read_bytes())
+    meddle: dict[str, Callable[[], object]] = {
+        "grows": lambda: image.write_bytes(other.read_bytes() + b"more"),
+        "is written to": lambda: os.utime(image),
+        "is replaced": lambda: other.replace(image),
+        "is gone": image.unlink,  # but open, and so whole
+    }
+    run = partial(refine_raster, image, tmp_path / "out.tif", mask, settings=options, progress=Meddling(meddle[how]))
+    if how == "is gone":
+        run()
+        return
+    with pytest.raises(RasterError, match=r"image\.tif: changed while it was read; refine it again when it is whole"):
+        run()
+    assert not (tmp_path / "out.tif").exists()
+    assert not list(tmp_path.glob(".*"))
