@@ -56,7 +56,7 @@ def refine_images(request: Request, *, name: str) -> int:
     for number, (job, preview) in enumerate(zip(jobs, previews, strict=True)):
         if job in finished:
             forget(job.out)
-            click.echo(f"{job.out}: finished before, left as it is")
+            _say(f"{job.out}: finished before, left as it is")
             records.add({"image": str(job.image), "out": str(job.out), "finished": "before"})
             continue
         try:
@@ -75,20 +75,25 @@ def refine_images(request: Request, *, name: str) -> int:
                 error.args = ("the same command with --resume goes on from here",)
             raise
         except RefineError as error:
-            message = " ".join(str(error).split())
+            message = str(error)
             if can_resume(job.out) and "--resume" not in message:
                 message += "; what is finished is kept: --resume goes on with it"
-            click.echo(click.format_filename(f"{name}: {message}"), err=True)
+            _say(f"{name}: {message}", err=True)
             exit_code = error.exit_code
             records.add({"image": str(job.image), "error": str(error)})
             continue
         records.add(report.model_dump(mode="json"))
-        click.echo(report.summary())
+        _say(report.summary())
         for note in report.notes:
             click.echo(f"  {note}")
     if request.report is not None and (len(jobs) > 1 or not exit_code):
         write_text(request.report, records.text(is_list=len(jobs) > 1))
     return exit_code
+
+
+def _say(text: str, *, err: bool = False) -> None:
+    """In one line, though names of files may have line breaks, and be no UTF-8."""
+    click.echo(click.format_filename(" ".join(text.split())), err=err)
 
 
 class _Records:

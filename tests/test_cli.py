@@ -152,6 +152,13 @@ def test_an_existing_output_needs_overwrite(command: Call, folder: Path) -> None
     assert read(folder / "out.png").shape == (300, 400)
 
 
+def test_a_name_with_a_line_break_is_told_in_one_line(command: Call, folder: Path) -> None:
+    image = (folder / "photo.jpg").rename(folder / "two\nlines.jpg")
+    ended = command("--image", image, "--mask", folder / "rough.png")
+    assert (ended.code, ended.out.count("\n")) == (0, 1)
+    assert (folder / "two\nlines_mask.png").is_file()
+
+
 def test_a_plan_is_printed_and_nothing_is_written(command: Call, folder: Path) -> None:
     before = sorted(folder.iterdir())
     ended = command("--image", folder / "photo.jpg", "--out", f"{folder}/new/", "--plan")
