@@ -102,13 +102,16 @@ def write_layout(folder: Path, layout: str, height: int, width: int, seed: int =
 
 
 def write_flat(folder: Path, layout: str, height: int, width: int) -> tuple[Path, Path]:
-    """As `write_layout`, of one disc on a flat ground, made by rows: any size, and few windows run."""
+    """As `write_layout`, of one disc on a flat ground, made by rows: any size, and few windows run.
+
+    The ground of TIFFs is not stored, but where there is nodata, which it would be.
+    """
     kind, place = layout.split("-")
     bands, dtype, top = _KINDS[kind]
     path, mask = folder / f"{layout}.{'png' if place == 'png' else 'tif'}", folder / f"{layout}-mask.png"
     options: dict[str, object] = {"compress": "deflate", "zlevel": 1, "interleave": "pixel", "bigtiff": "IF_SAFER"}
     options |= {"tiled": True, "blockxsize": BLOCK, "blockysize": BLOCK} if place != "stripped" else {}
-    options |= {"nodata": -1} if kind == "nodata32" else {}
+    options |= {"nodata": -1} if kind == "nodata32" else {"sparse_ok": True}
     stored = path.with_suffix(".tif")
     radius, across = min(300, height // 4), np.arange(width) - width // 2
     with rasterio.open(
@@ -118,6 +121,8 @@ def write_flat(folder: Path, layout: str, height: int, width: int) -> tuple[Path
         for row in range(0, height, BLOCK):
             down = np.arange(row, min(row + BLOCK, height))[:, None] - height // 2
             inside = across**2 + down**2 < radius**2
+            if kind != "nodata32" and not inside.any():
+                continue
             shades = [np.where(inside, 0.8 * top, top * 0.1 * (band + 1)).astype(dtype) for band in range(bands)]
             dataset.write(np.stack(shades), window=Window(0, row, width, len(inside)))
     if place == "png":
