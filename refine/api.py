@@ -2,7 +2,8 @@
 
     from refine import Settings, refine_array, refine_raster
 
-Networks are loaded where they run, and never two at a time; importing this imports no torch.
+Networks are loaded where they run, the second when the first is gone; several images may share them, and then both stay
+where the budget has room. Importing this imports no torch.
 """
 
 from __future__ import annotations
