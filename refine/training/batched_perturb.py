@@ -166,9 +166,11 @@ def finish(coarse: Tensor, reach: Tensor, draws: Draws, hard_share: float) -> Te
     """Hard or soft, a little contrast, 8 bit or not: how masks are handed over."""
     chance = draws.unit(4)[..., None, None]  # (B, 4, 1, 1)
     widest = torch.minimum(reach, reach.new_tensor(8.0)).clamp(min=0.6)
-    softened = blur(coarse, draws.between(0.5, widest), _whole(coarse))
-    soft = torch.where(chance[:, 1] < 0.5, softened, coarse)
-    given = torch.where(chance[:, 0] < hard_share, (coarse > 0.5).float(), soft)
+    sigma = draws.between(0.5, widest)
+    given = torch.where(chance[:, 0] < hard_share, (coarse > 0.5).float(), coarse)
+    rows = ((chance[:, 0] >= hard_share) & (chance[:, 1] < 0.5)).flatten().nonzero()[:, 0]
+    if len(rows):
+        given[rows] = blur(coarse[rows], sigma[rows], _whole(coarse[rows]))
     exponent = draws.between(log(0.6), log(1.6)).exp()[:, None, None]
     given = torch.where(chance[:, 2] < 0.1, given.clamp(min=0).pow(exponent), given)
     return torch.where(chance[:, 3] < 0.5, (given * 255).round() / 255, given).clamp(0, 1)
