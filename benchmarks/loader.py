@@ -5,7 +5,8 @@
 Per config: one process makes `--samples` samples; then two steps are taken, the first to warm up. For networks that
 take a mask also with perturb.where "device": what the loader has left to do, what the batched damage of the config's
 kinds costs a crop on `--device`, and kind by kind what the damage alone costs both ways. All in CPU milliseconds on a
-CPU, so that other work on the machine does not count. The figures say how many workers keep the device busy.
+CPU, so that other work on the machine does not count. The figures say how many workers keep the device busy. IS-Net
+follows a truth encoder of random weights, which takes as long as any.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import tempfile
 import time
 from pathlib import Path
 
@@ -28,7 +30,7 @@ from refine.training.deferred import damaged
 from refine.training.draws import Draws
 from refine.training.loop import batches, new_run, training_step
 from refine.training.perturb import perturb
-from refine.training.run import build_network, choose_machine, make_samples
+from refine.training.run import build_network, choose_machine, make_samples, release
 from refine.training.samples import Sample
 
 
@@ -99,6 +101,19 @@ def step_seconds(config: TrainingConfig, device: str) -> float:
     return seconds(device) - started
 
 
+def with_random_guide(config: TrainingConfig, folder: Path) -> TrainingConfig:
+    """The config, where it wants a truth encoder with one that is there."""
+    if config.loss.features is None:
+        return config
+    model = config.model.model_copy(update={"architecture": "gt_encoder"})
+    own = config.model_copy(update={"model": model})
+    encoder, preprocessing = build_network(own)
+    path = folder / "gt_encoder.safetensors"
+    release(encoder, own, preprocessing, path, step=0, metrics={})
+    features = config.loss.features.model_copy(update={"encoder": str(path)})
+    return config.model_copy(update={"loss": config.loss.model_copy(update={"features": features})})
+
+
 def measure(path: Path, data: dict[str, str], number: int, device: str, batch: int | None) -> dict[str, object]:
     config = load_config(path, data)
     config = config.model_copy(update={"validation": Validation()})
@@ -106,6 +121,8 @@ def measure(path: Path, data: dict[str, str], number: int, device: str, batch: i
         schedule = config.schedule.model_copy(update={"batch": batch, "accumulate": 1})
         config = config.model_copy(update={"schedule": schedule})
     cost = milliseconds(make_samples(config), number)
+    with tempfile.TemporaryDirectory(prefix="refine-loader-") as folder:
+        step_rate = config.schedule.batch / step_seconds(with_random_guide(config, Path(folder)), device)
     kinds: dict[str, tuple[float, float]] = {}
     left: dict[str, float] = {}
     if config.model.takes_mask:
@@ -113,7 +130,6 @@ def measure(path: Path, data: dict[str, str], number: int, device: str, batch: i
         left["loader"] = round(milliseconds(make_samples(on_device), number), 2)
         left["batched"] = round(batched_milliseconds(on_device, device), 2)
         kinds = by_kind(on_device, min(16, number), device)
-    step_rate = config.schedule.batch / step_seconds(config, device)
     return {
         "config": path.name,
         "batch": config.schedule.batch,
