@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from refine.arrays import array_image
 from refine.engine import refine_mask
-from refine.errors import InputError, RefineError
+from refine.errors import InputError, RasterError, RefineError
 from refine.first_mask import MaskFacts, facts_by_network, facts_of_file, facts_of_mask, mask_by_network
 from refine.flips import flipped
 from refine.geometry import Mask, Window
@@ -172,7 +172,11 @@ def refine_raster(
             hidden_in=folder.path,
         ) as sink:
             run = refine_mask(source, first, refiner, plan, sink, progress, folder=out.parent, journal=journal)
-            unchanged.check()
+            try:
+                unchanged.check()
+            except RasterError:
+                folder.finish()  # its parts are of two pictures as well
+                raise
         folder.finish()
         if run.resumed:
             notes = (*notes, f"resumed: {run.resumed} of {run.parts} parts had been finished before")

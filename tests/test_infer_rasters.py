@@ -166,3 +166,14 @@ def test_an_image_that_changes_while_it_is_read_gives_no_mask(
         run()
     assert not (tmp_path / "out.tif").exists()
     assert not list(tmp_path.glob(".*"))
+
+
+@pytest.mark.usefixtures("small_parts")
+def test_an_image_that_changed_leaves_no_parts_to_go_on_with(
+    tmp_path: Path, pair: tuple[Path, Path], options: Settings
+) -> None:
+    image, mask = pair
+    with pytest.raises(RasterError, match="changed while it was read"):
+        refine_raster(image, tmp_path / "out.tif", mask, settings=options, progress=Meddling(lambda: os.utime(image)))
+    assert not list(tmp_path.glob(".*"))
+    refine_raster(image, tmp_path / "out.tif", mask, settings=options)
