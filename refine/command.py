@@ -48,8 +48,9 @@ class _Ending:
 
     def leave(self) -> None:
         try:
-            sys.stdout.flush()
-            sys.stderr.flush()
+            for stream in (sys.stdout, sys.stderr):
+                if stream is not None:  # as it is where it was closed before the start
+                    stream.flush()
         except (OSError, ValueError):  # a reader that went away: Python says so, with an exit code of its own
             return
         os._exit(self.code)

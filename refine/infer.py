@@ -93,7 +93,7 @@ def refine_images(request: Request, *, name: str) -> int:
 
 def _say(text: str, *, err: bool = False) -> None:
     """In one line, though names of files may have line breaks, and be no UTF-8."""
-    click.echo(click.format_filename(" ".join(text.split())), err=err)
+    click.echo(click.format_filename(" ".join(text.splitlines())), err=err)
 
 
 class _Records:

@@ -153,10 +153,11 @@ def test_an_existing_output_needs_overwrite(command: Call, folder: Path) -> None
 
 
 def test_a_name_with_a_line_break_is_told_in_one_line(command: Call, folder: Path) -> None:
-    image = (folder / "photo.jpg").rename(folder / "two\nlines.jpg")
+    image = (folder / "photo.jpg").rename(folder / "two\nlines  apart.jpg")
     ended = command("--image", image, "--mask", folder / "rough.png")
     assert (ended.code, ended.out.count("\n")) == (0, 1)
-    assert (folder / "two\nlines_mask.png").is_file()
+    assert "two lines  apart_mask.png: 400 x 300" in ended.out
+    assert (folder / "two\nlines  apart_mask.png").is_file()
 
 
 def test_a_plan_is_printed_and_nothing_is_written(command: Call, folder: Path) -> None:
@@ -322,6 +323,13 @@ def test_a_process_that_leaves_says_all_that_it_had_to_say(how: str, code: int) 
     done = subprocess.run([sys.executable, "-c", ENDS, how], cwd=ROOT, capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (code, "saidregistered in the command\n")
     assert ("RuntimeError: a bug" in done.stderr) == (how == "bug")
+
+
+@pytest.mark.parametrize(("closed", "said"), [("1", ""), ("2", "saidregistered in the command\n")])
+def test_a_process_without_an_output_leaves_without_a_word(closed: str, said: str) -> None:
+    call = ["sh", "-c", f'exec "$0" "$@" {closed}>&-', sys.executable, "-c", ENDS, "well"]
+    done = subprocess.run(call, cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (3, said, "")
 
 
 def test_the_group_names_the_command_that_failed(capsys: pytest.CaptureFixture[str]) -> None:
