@@ -172,8 +172,9 @@ def _find(name: str) -> tuple[Path, ...]:
 def _is_fresh_image(path: Path) -> bool:
     if path.name.startswith(".") or path.suffix.lower() not in IMAGE_SUFFIXES:
         return False
-    if not path.is_file():
-        return path.is_symlink() and not path.exists()  # leads nowhere: that is said when its turn comes
+    leads_nowhere = path.is_symlink() and not path.exists()  # that is said when its turn comes
+    if not (path.is_file() or leads_nowhere):
+        return False
     if not path.stem.endswith(_RESULT):
         return True
     source = path.stem.removesuffix(_RESULT)

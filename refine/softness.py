@@ -1,4 +1,4 @@
-"""How soft a first mask of the image's size is: an enlarged mask carries its origin in the width of its ramps."""
+"""How soft a first mask is: the width of its ramps tells from what it was enlarged, or who made it."""
 
 from __future__ import annotations
 

@@ -33,6 +33,7 @@ def test_links_that_lead_nowhere_are_not_passed_over_in_silence(tmp_path: Path) 
     (folder / "loop.png").symlink_to("loop.png")
     (folder / "linked.png").symlink_to("a.png")
     (folder / "folder.png").symlink_to(".")
+    (folder / "a_mask.tif").symlink_to("nothing.tif")  # an earlier result
     assert [path.name for path in find_images([str(folder)])] == ["a.png", "gone.png", "linked.png", "loop.png"]
 
 
