@@ -332,6 +332,14 @@ def test_a_process_without_an_output_leaves_without_a_word(closed: str, said: st
     assert (done.returncode, done.stdout, done.stderr) == (3, said, "")
 
 
+def test_the_package_is_the_command() -> None:
+    for arguments, code, said in (["--version"], 0, "refine, version"), (["infer"], 2, "refine infer: Missing option"):
+        call = [sys.executable, "-m", "refine", *arguments]
+        done = subprocess.run(call, cwd=ROOT, capture_output=True, text=True)
+        assert done.returncode == code
+        assert (done.stdout + done.stderr).startswith(said)
+
+
 def test_the_group_names_the_command_that_failed(capsys: pytest.CaptureFixture[str]) -> None:
     for arguments, start in (
         (["infer", "--image", "missing.jpg"], "refine infer: --image missing.jpg does not exist"),
