@@ -58,15 +58,15 @@ def as_path(name: Path | str) -> Path:
     text = str(name).replace("\\", "/")
     if not _REMOTE.match(text):
         if _OTHER.match(text) and not os.path.lexists(name):
-            raise InputError(f"{_typed(text)}: not an address that refine reads; it reads {_TAKES}")
+            raise InputError(f"{_typed(name)}: not an address that refine reads; it reads {_TAKES}")
         return Path(name)
     if not _WHOLE.match(text):
-        raise InputError(f"{_typed(text)}: names no file; write {_TAKES}")
+        raise InputError(f"{_typed(name)}: names no file; write {_TAKES}")
     path = RemotePath(text)
     if isinstance(name, str) and str(path) != text:
         raise InputError(f"{name}: give the address as {path}, without doubled or trailing slashes")
     return path
 
 
-def _typed(text: str) -> str:
-    return _SLASHES.sub(r"\1://", text)
+def _typed(name: Path | str) -> str:
+    return name if isinstance(name, str) else _SLASHES.sub(r"\1://", name.as_posix())

@@ -244,7 +244,7 @@ def test_what_the_loader_leaves_out_is_filled_in_and_nothing_else(tmp_path: Path
 
 
 def test_a_reduced_mask_is_told_the_reach_that_a_run_would_tell(tmp_path: Path) -> None:
-    """Averaged ramps halve it, longer ones triple it, as where the loader does the damage."""
+    """Averaged ramps halve it, longer ones raise it up to four times, as where the loader does the damage."""
     config = device_config(write_pairs(tmp_path / "pairs"), perturb={"kinds": {"reduce": 1.0}, "where": "device"})
     made = [make_samples(config)[i] for i in range(12)]
     batch = {name: torch.stack([sample[name] for sample in made]) for name in made[0]}

@@ -112,7 +112,7 @@ def test_an_address_without_a_file_is_refused(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["ftp://host/scene.tif", "gs://bucket/a.tif", "file:///a.tif", "/vsizip/a.zip/a.tif"])
 def test_an_address_of_another_kind_is_refused(name: str) -> None:
-    with pytest.raises(InputError, match=r"not an address that refine reads; it reads https://HOST/FILE"):
+    with pytest.raises(InputError, match=f"^{name}: not an address that refine reads; it reads https://HOST/FILE"):
         as_path(name)
     with pytest.raises(InputError, match=r"not an address that refine reads"):
         make_jobs([name], mask=None, out=None, suffix_of=lambda _: ".tif")
