@@ -13,10 +13,12 @@ from rasters import write_picture
 
 from refine import Settings, refine_raster
 from refine.api import plan_raster
+from refine.coarse import CoarseNetwork
 from refine.infer import Request, print_plans, refine_images
 from refine.loaded import LoadedNetworks
 from refine.memory import MIB
-from refine.networks import choose_networks
+from refine.networks import Networks, choose_networks
+from refine.sources import Refiner
 
 Pair = tuple[NDArray[np.uint8], NDArray[np.uint8]]
 
@@ -32,21 +34,64 @@ def folder(tmp_path: Path, photograph: Pair) -> Path:
     return images
 
 
-def settings_of(checkpoints: Path, max_memory: str = "4GiB") -> Settings:
+def settings_of(checkpoints: Path, **changed: object) -> Settings:
     return Settings(
         device="cpu",
         checkpoint=checkpoints / "mos_h_lite.safetensors",
         coarse_checkpoint=checkpoints / "mos_l_lite.safetensors",
-        max_memory=max_memory,
-    )
+    ).model_copy(update=changed)
 
 
 def request(folder: Path, out: Path, settings: Settings) -> Request:
     return Request((str(folder),), None, f"{out}/", None, None, settings)
 
 
-def test_a_folder_gives_the_masks_of_its_images_one_by_one(tmp_path: Path, folder: Path, checkpoints: Path) -> None:
-    settings = settings_of(checkpoints)
+class Told(LoadedNetworks):
+    """Says what is asked of it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: list[str] = []
+
+    def refiner(self, networks: Networks) -> Refiner:
+        self.asked.append("refiner")
+        return super().refiner(networks)
+
+    def coarse(self, networks: Networks) -> CoarseNetwork:
+        self.asked.append("coarse")
+        return super().coarse(networks)
+
+    def drop_refiner(self) -> None:
+        self.asked.append("no refiner")
+        super().drop_refiner()
+
+    def drop_coarse(self) -> None:
+        self.asked.append("no coarse")
+        super().drop_coarse()
+
+
+@pytest.mark.parametrize("stays", [True, False])
+def test_what_the_plan_says_of_loaded_networks_is_done(
+    tmp_path: Path, folder: Path, checkpoints: Path, changing: Path, stays: bool
+) -> None:
+    settings = settings_of(checkpoints, checkpoint=changing, batch=1)
+    images = sorted(folder.iterdir())[1:]
+    peaks = [plan_raster(image, settings=settings, of_several=True).planned_peak for image in images]
+    few = settings if stays else settings.model_copy(update={"max_memory": min(peaks) - 1})
+    loaded = Told()
+    for image in images:
+        assert plan_raster(image, settings=few, of_several=True).networks_stay == stays
+        refine_raster(image, tmp_path / f"several{image.name}", settings=few, loaded=loaded)
+        refine_raster(image, tmp_path / image.name, settings=settings)
+        assert (tmp_path / f"several{image.name}").read_bytes() == (tmp_path / image.name).read_bytes()
+    once = ["coarse", "refiner"] if stays else ["no refiner", "coarse", "no coarse", "refiner"]
+    assert loaded.asked == 2 * once
+
+
+def test_a_folder_gives_the_masks_of_its_images_one_by_one(
+    tmp_path: Path, folder: Path, checkpoints: Path, changing: Path
+) -> None:
+    settings = settings_of(checkpoints, checkpoint=changing)
     assert refine_images(request(folder, tmp_path / "together", settings), name="refine") == 0
     for image in sorted(folder.iterdir()):
         refine_raster(image, tmp_path / image.name, settings=settings)
