@@ -23,6 +23,7 @@ from refine.loaded import LoadedNetworks
 from refine.networks import choose_networks, likely_device
 from refine.outputs import PREVIEW_SUFFIXES
 from refine.raster import check_output, default_output, is_whole_mask, read_header
+from refine.remote import check_local
 from refine.report import write_text
 from refine.run_folder import can_resume, check_left_over, forget, is_published
 from refine.settings import Settings
@@ -192,6 +193,7 @@ def _previews(preview: str | None, jobs: Sequence[Job]) -> tuple[Path | None, ..
     """A picture for each job: the file, for one image, or `<stem>_preview.png` in the folder."""
     if preview is None:
         return (None,) * len(jobs)
+    check_local("--preview", preview)
     path = Path(preview)
     if path.is_dir() or preview.endswith("/") or len(jobs) > 1:
         if any(real_path(path) == real_path(job.out.parent) for job in jobs) and len(jobs) > 1:

@@ -12,7 +12,7 @@ from glob import glob, has_magic
 from pathlib import Path
 
 from refine.errors import InputError
-from refine.remote import RemotePath, as_path
+from refine.remote import RemotePath, as_path, check_local
 
 IMAGE_SUFFIXES = frozenset({".bmp", ".jp2", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".vrt", ".webp"})
 MASK_SUFFIXES = IMAGE_SUFFIXES | {".npy"}
@@ -81,14 +81,15 @@ def read_destination(out: str | None, *, given: Sequence[str], images: Sequence[
     """Whether `--out` is a file or a folder: a folder if it is one, ends in `/`, or there are several images."""
     if out is None:
         return Destination()
+    check_local("--out", out)
     path = Path(out)
     ends_in_separator = out.endswith(("/", os.sep))
     # One image that a folder happened to hold: `--out results` means a folder then, too.
     from_folder = any(Path(name).is_dir() for name in given) and path.suffix.lower() not in RESULT_SUFFIXES
     if path.is_dir() or ends_in_separator or len(images) > 1 or from_folder:
         if path.exists() and not path.is_dir():
-            count = "an image of a folder needs" if len(images) == 1 else f"{len(images)} images need"
-            raise InputError(f"--out {out} is a file, but {count} a folder")
+            needed = f"{len(images)} images need a folder" if len(images) > 1 else "a folder is asked for"
+            raise InputError(f"--out {out} is a file, but {needed}")
         return Destination(folder=path)
     if path.suffix.lower() not in RESULT_SUFFIXES:
         raise InputError(f"--out {out}: end it in .tif, .tiff or .png, or in / for a folder")

@@ -68,5 +68,13 @@ def as_path(name: Path | str) -> Path:
     return path
 
 
+def check_local(option: str, name: str) -> None:
+    """Raises InputError for a place to write to that is an address: results are files of this machine."""
+    path = Path(name)
+    top = Path(*path.parts[: 2 if path.is_absolute() else 1])
+    if _REMOTE.match(name) or (_OTHER.match(name) and not os.path.lexists(top)):
+        raise InputError(f"{option} {name}: is an address; results are written to folders of this machine only")
+
+
 def _typed(name: Path | str) -> str:
     return name if isinstance(name, str) else _SLASHES.sub(r"\1://", name.as_posix())

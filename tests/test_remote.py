@@ -118,6 +118,19 @@ def test_an_address_of_another_kind_is_refused(name: str) -> None:
         make_jobs([name], mask=None, out=None, suffix_of=lambda _: ".tif")
 
 
+@pytest.mark.parametrize("name", ["s3://bucket/out/", "https://host/x.tif", "gs://bucket/out/", "/vsis3/bucket/out/"])
+def test_a_result_is_not_written_to_a_folder_that_is_called_like_an_address(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("a.png").touch()
+    with pytest.raises(InputError, match=f"^--out {name}: is an address"):
+        make_jobs(["a.png"], mask=None, out=name, suffix_of=lambda _: ".png")
+    Path("gs:").mkdir()
+    (job,) = make_jobs(["a.png"], mask=None, out="gs://out/", suffix_of=lambda _: ".png")
+    assert job.out == Path("gs:/out/a.png")
+
+
 def test_a_result_goes_to_the_current_folder_and_equal_stems_are_refused(server: Server) -> None:
     name = f"http://{server.host}/scene.tif"
     assert default_output(read_header(as_path(name))) == Path("scene_mask.tif")
