@@ -138,6 +138,7 @@ def refine_raster(
         )
         notes = source.notes
         clock.lap("open")
+        coarse_entry = _coarse_entry(networks)
         if mask is None:
             if not plan.networks_stay:
                 loaded.drop_refiner()
@@ -153,6 +154,7 @@ def refine_raster(
             loaded.drop_coarse()
         clock.lap("first mask")
         plan = plan_for_raster(header, facts, networks, settings, of_several=of_several)
+        network_entry = _network(networks.checkpoint, networks.metadata.architecture)  # its file may change or go later
         refiner = flipped(loaded.refiner(networks), settings.flips)
         clock.lap("load network")
         journal = None
@@ -213,8 +215,8 @@ def refine_raster(
         planned_peak_bytes=plan.planned_peak,
         device=plan.device,
         batch=run.batch,
-        network=_network(networks.checkpoint, networks.metadata.architecture),
-        coarse=_coarse_entry(networks),
+        network=network_entry,
+        coarse=coarse_entry,
         settings=settings.model_dump(mode="json"),
         versions=versions(),
         notes=(*notes, *plan.notes),

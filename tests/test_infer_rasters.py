@@ -16,6 +16,7 @@ from rasters import NORTH_UP, read_mask, write_picture, write_tif
 from refine import Settings, planning, refine_raster
 from refine.api import plan_raster
 from refine.errors import InputError, RasterError
+from refine.models.metadata import sha256
 from refine.run_folder import can_resume
 
 Pair = tuple[NDArray[np.uint8], NDArray[np.uint8]]
@@ -177,3 +178,19 @@ def test_an_image_that_changed_leaves_no_parts_to_go_on_with(
         refine_raster(image, tmp_path / "out.tif", mask, settings=options, progress=Meddling(lambda: os.utime(image)))
     assert not list(tmp_path.glob(".*"))
     refine_raster(image, tmp_path / "out.tif", mask, settings=options)
+
+
+@pytest.mark.parametrize("how", ["is replaced", "is gone"])
+def test_a_report_names_the_checkpoint_that_was_used_whatever_becomes_of_its_file(
+    tmp_path: Path, pair: tuple[Path, Path], options: Settings, how: str
+) -> None:
+    assert options.checkpoint is not None
+    path = tmp_path / "network.safetensors"
+    path.write_bytes(options.checkpoint.read_bytes())
+    meddle: dict[str, Callable[[], object]] = {
+        "is replaced": lambda: path.write_bytes(b"another"),
+        "is gone": path.unlink,
+    }
+    settings = options.model_copy(update={"checkpoint": path})
+    report = refine_raster(pair[0], tmp_path / "out.tif", pair[1], settings=settings, progress=Meddling(meddle[how]))
+    assert report.network.sha256 == sha256(options.checkpoint)
