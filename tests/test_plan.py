@@ -64,6 +64,7 @@ def test_a_level_after_the_first_is_wrong_by_two_pixels_of_the_one_before() -> N
         ((4000, 6000), (400, 600), False, 1.6, 22.5),  # of either
         ((4000, 6000), (400, 600), False, 1.2, 5.0),  # a truth reduced
         ((4000, 6000), (400, 600), False, 2.1, 40.0),  # a network's
+        ((4000, 6000), (400, 600), False, 6.0, 20.0),  # of something soft all over
         ((4000, 6000), (8000, 12000), False, 0.3, 1.0),
     ],
 )
