@@ -194,7 +194,7 @@ def test_a_step_of_the_second_phase_adds_the_features_to_the_loss(tmp_path: Path
 
         def forward(self, image: Tensor, coarse: None, reach: None) -> dict[str, Tensor]:
             plane = image[:, :1] * self.weight
-            return {"side1": plane, "feature1": plane}
+            return {"final": plane, "side1": plane, "feature1": plane}
 
     config = network_config(write_pairs(tmp_path / "data"), "u2netp")
     _, preprocessing = build_network(config)
