@@ -60,6 +60,7 @@ def main() -> None:
     parser.add_argument("--share", type=float, default=1.0, help="of the side that the photograph takes")
     parser.add_argument("--tile", type=int, default=224)
     parser.add_argument("--overlap", type=int, default=64)
+    parser.add_argument("--max-memory", default="4GiB", help="refine's budget")
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--folder", type=Path, help="where images are made and removed [default: the system's]")
     parser.add_argument("--out", type=Path, help="figures as JSON")
@@ -89,16 +90,8 @@ def compare(folder: Path, side: int, options: argparse.Namespace) -> list[dict[s
     for _ in range(options.rounds):
         for way in ways:
             call = [sys.executable, __file__, "--tile", options.tile, "--overlap", options.overlap]
-            call += [
-                "--checkpoint",
-                options.checkpoint,
-                "--run",
-                way,
-                side,
-                folder / "image.tif",
-                folder / "coarse.png",
-                folder / f"{way}.tif",
-            ]
+            call += ["--max-memory", options.max_memory, "--checkpoint", options.checkpoint]
+            call += ["--run", way, side, folder / "image.tif", folder / "coarse.png", folder / f"{way}.tif"]
             found = run_measured([*map(str, call)])
             if found.code:
                 sys.exit(f"{way}: {found.err}")
@@ -160,6 +153,7 @@ def run_refine(
         select=select,
         backend=backend,
         checkpoint=options.checkpoint,
+        max_memory=options.max_memory,
         device="cpu",
         overwrite=True,
     )
