@@ -116,8 +116,9 @@ def refine_raster(
     image, out, mask = as_path(image), Path(out), None if mask is None else as_path(mask)
     header = read_header(image, max_pixels=settings.max_pixels)
     check_output(out, image, overwrite=settings.overwrite, overviews=settings.overviews, cog=settings.cog)
-    check_apart(out, (*header.files, *_files_of_mask(mask, settings)))
-    unchanged = Unchanged(header.files)
+    read = (*header.files, *_files_of_mask(mask, settings))
+    check_apart(out, read)
+    unchanged = Unchanged(read)
     if not (settings.resume or settings.overwrite):
         check_left_over(out)
     networks = choose_networks(settings, resolve_device(settings), needs_coarse=mask is None)

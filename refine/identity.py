@@ -63,7 +63,7 @@ class Unchanged:
         for path, before in self._before.items():
             now = _stamp(path)
             if now is not None and now != before:
-                raise RasterError(f"{path}: changed while it was read; refine it again when it is whole")
+                raise RasterError(f"{path}: changed while it was read; refine again when it is whole")
 
 
 def _stamp(path: Path) -> tuple[int, int, int] | None:

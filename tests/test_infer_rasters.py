@@ -163,10 +163,20 @@ def test_an_image_that_changes_while_it_is_read_gives_no_mask(
     if how == "is gone":
         run()
         return
-    with pytest.raises(RasterError, match=r"image\.tif: changed while it was read; refine it again when it is whole"):
+    with pytest.raises(RasterError, match=r"image\.tif: changed while it was read; refine again when it is whole"):
         run()
     assert not (tmp_path / "out.tif").exists()
     assert not list(tmp_path.glob(".*"))
+
+
+def test_a_mask_that_changes_while_it_is_read_gives_no_mask(
+    tmp_path: Path, pair: tuple[Path, Path], options: Settings
+) -> None:
+    image, mask = pair
+    meddling = Meddling(lambda: os.utime(mask))
+    with pytest.raises(RasterError, match=f"{mask.name}: changed while it was read; refine again when it is whole"):
+        refine_raster(image, tmp_path / "out.tif", mask, settings=options, progress=meddling)
+    assert not (tmp_path / "out.tif").exists()
 
 
 @pytest.mark.usefixtures("small_parts")
