@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import cv2
 import numpy as np
@@ -22,6 +23,8 @@ from refine.training.config import TrainingConfig
 from refine.training.data import Pair, load_held_out, read_held_out
 from refine.training.layouts import Key
 
+T = TypeVar("T")
+
 LONG_SIDE = 64
 """The roughest input: the truth with this many pixels on its long side."""
 
@@ -29,9 +32,12 @@ SMALL_FACTOR = 4
 """The input that is nearly right: the truth reduced by this."""
 
 
-def make_validator(config: TrainingConfig, *, device: str = "auto") -> Callable[[Path], dict[str, float]]:
+def make_validator(
+    config: TrainingConfig, before_each: Callable[[], None] = lambda: None, *, device: str = "auto"
+) -> Callable[[Path], dict[str, float]]:
     """A function that scores a checkpoint file on the config's held-out images; "score" is what picks the best.
 
+    It calls `before_each` before each image, which may raise to end it.
     A refiner: boundary accuracy after refining the truth reduced to 64 px and by 4, less what it harms IoU by.
     A coarse network: the mean IoU of its masks, enlarged to the images. A truth encoder: the best F-measure of the
     masks it gives back. Figures are points of 100.
@@ -42,14 +48,20 @@ def make_validator(config: TrainingConfig, *, device: str = "auto") -> Callable[
         raise ConfigError(f"validation.every: there is no score of {config.model.architecture}; set it to 0")
     if role == "truth":
         masks = [pair.mask for pair in _spread(config)]
-        return lambda checkpoint: _score_truth_encoder(checkpoint, masks)
+        return lambda checkpoint: _score_truth_encoder(checkpoint, _taking(masks, before_each))
     if not config.model.takes_mask:
         pairs = _spread(config)
-        return lambda checkpoint: _score_coarse(checkpoint, pairs, device)
+        return lambda checkpoint: _score_coarse(checkpoint, _taking(pairs, before_each), device)
     outlined = [pair for pair in _spread(config) if mean_boundary_accuracy(pair.mask, pair.mask) is not None]
     if not outlined:
         raise InputError("validation.held_out: none of these images has an outline to score")
-    return lambda checkpoint: _score_refiner(checkpoint, outlined, device)
+    return lambda checkpoint: _score_refiner(checkpoint, _taking(outlined, before_each), device)
+
+
+def _taking(images: Sequence[T], before_each: Callable[[], None]) -> Iterator[T]:
+    for image in images:
+        before_each()
+        yield image
 
 
 def _spread(config: TrainingConfig) -> list[Pair]:
@@ -66,7 +78,7 @@ def _spread(config: TrainingConfig) -> list[Pair]:
     return load_held_out(config.data, frozenset(chosen[: config.validation.images]))
 
 
-def _score_refiner(checkpoint: Path, pairs: Sequence[Pair], device: str) -> dict[str, float]:
+def _score_refiner(checkpoint: Path, pairs: Iterable[Pair], device: str) -> dict[str, float]:
     refiner = load_refiner(checkpoint, device=device)
     settings = Settings(device=device)
     rows: dict[str, list[float]] = {}
@@ -88,7 +100,7 @@ def _score_refiner(checkpoint: Path, pairs: Sequence[Pair], device: str) -> dict
     return scores
 
 
-def _score_coarse(checkpoint: Path, pairs: Sequence[Pair], device: str) -> dict[str, float]:
+def _score_coarse(checkpoint: Path, pairs: Iterable[Pair], device: str) -> dict[str, float]:
     network = load_coarse(checkpoint, device=device)
     values = []
     for pair in pairs:
@@ -98,7 +110,7 @@ def _score_coarse(checkpoint: Path, pairs: Sequence[Pair], device: str) -> dict[
     return {"iou": 100 * float(np.mean(values)), "score": 100 * float(np.mean(values))}
 
 
-def _score_truth_encoder(checkpoint: Path, masks: Sequence[NDArray[np.uint8]]) -> dict[str, float]:
+def _score_truth_encoder(checkpoint: Path, masks: Iterable[NDArray[np.uint8]]) -> dict[str, float]:
     """The mean over masks, at the network's size, of the F-measure (beta^2 = 0.3), at the best of 255 thresholds."""
     import torch
 

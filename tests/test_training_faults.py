@@ -131,7 +131,7 @@ def test_encoder_weights_that_are_not_there_are_said_with_what_to_do(tmp_path: P
 
 
 def test_what_cannot_be_scored_leaves_no_run_folder(tmp_path: Path) -> None:
-    def refuse(_config: TrainingConfig) -> Callable[[Path], dict[str, float]]:
+    def refuse(_config: TrainingConfig, _before_each: Callable[[], None]) -> Callable[[Path], dict[str, float]]:
         raise InputError("nothing to score")
 
     config = config_of(tmp_path)

@@ -47,7 +47,7 @@ def train_here(
     """Scores stand for validations, in their order."""
     return run_training(
         config, run, device="cpu", precision=precision, workers=0, resume=resume,
-        make_validator=None if scores is None else lambda _config: lambda _path: {"score": next(scores)},
+        make_validator=None if scores is None else lambda _config, _pause: lambda _path: {"score": next(scores)},
         should_stop=(lambda: False) if stops is None else lambda: next(stops),
     )  # fmt: skip
 
@@ -103,8 +103,9 @@ def test_plateau_and_early_stop_follow_the_validations_and_resume_alike(folder: 
     assert (straight.step, straight.gains.drops, straight.gains.best) == (8, 5, 8.0)
 
     stopped = tmp_path / "stopped"
-    assert not train_here(config, stopped, scores=iter(scores[:4]), stops=iter([False] * 3 + [True]))
-    assert train_here(config, stopped, scores=iter(scores[4:]), resume=NEWEST)
+    # Asked to stop after its fourth step, it leaves that one's validation to the run that goes on.
+    assert not train_here(config, stopped, scores=iter(scores[:3]), stops=iter([False] * 3 + [True]))
+    assert train_here(config, stopped, scores=iter(scores[3:]), resume=NEWEST)
     for name in ("state-00000008.safetensors", "last.safetensors", "best.safetensors"):
         assert _tensors(tmp_path / "straight" / name) == _tensors(stopped / name), name
     with pytest.raises(InputError, match="early_stop"):

@@ -55,3 +55,21 @@ def test_what_cannot_be_scored_is_said_before_training(tmp_path: Path) -> None:
     cv2.imwrite(str(tmp_path / "one" / "pairs" / "one" / "00.png"), np.zeros((96, 96), np.uint8))
     with pytest.raises(InputError, match="has an outline"):
         make_validator(config_of(tmp_path, "one,00\n"))
+
+
+@pytest.mark.parametrize("architecture", ["mos_h_lite", "mos_l_lite"])
+def test_a_validation_asks_before_each_image_whether_it_is_to_end(
+    tmp_path: Path, checkpoints: Path, architecture: str
+) -> None:
+    asked = []
+
+    def ask() -> None:
+        asked.append("again")
+        if len(asked) == 2:
+            raise InterruptedError
+
+    model = {"architecture": architecture, "size": 64}
+    validate = make_validator(config_of(tmp_path, "one,00\none,01\n", model=model), ask, device="cpu")
+    with pytest.raises(InterruptedError):
+        validate(checkpoints / f"{architecture}.safetensors")
+    assert len(asked) == 2

@@ -38,11 +38,19 @@ from refine.training.schedules import Gains, learning_rate_share
 from refine.training.shown import network_input
 from refine.training.state import Progress, save_state
 
-WORKERS_OUTLIVE_SECONDS = 20
-"""For so long the workers go on after SIGTERM, which is time for the loop to finish its step and save."""
+WORKERS_OUTLIVE_SECONDS = 120
+"""For so long the workers go on after SIGTERM: time for the loop to finish its step, or an image of a validation, and
+save. A worker that ended before would end the run with an error instead."""
 
 Validator = Callable[[nn.Module, int], dict[str, float]]
-"""Scores the averaged weights at a step, on whole images; the figure under "score" is the one that picks the best."""
+"""Scores the averaged weights at a step, on whole images; the figure under "score" is the one that picks the best.
+
+Raises ValidationStopped between two images if the run is to end.
+"""
+
+
+class ValidationStopped(Exception):
+    """The run is to end before its validation does; the state says that this is still to come."""
 
 
 class TrainingStopped(RefineError):
@@ -73,9 +81,10 @@ class Run:
     step: int = 0
     gains: Gains = field(default_factory=Gains)
     guide: Guide | None = None  # what the network's features are to become, where the loss says so
+    awaits_validation: bool = False  # that of `step`, which is due and has not been made
 
     def progress(self, config: TrainingConfig) -> Progress:
-        return Progress(self.step, self.gains, dump(config), self.scaler.state_dict())
+        return Progress(self.step, self.gains, dump(config), self.scaler.state_dict(), self.awaits_validation)
 
 
 @dataclass(frozen=True)
@@ -114,7 +123,8 @@ def train(
     """Train from `run.step` to the end of the schedule; True when it got there, False when `should_stop` said so.
 
     The state is saved every `checkpoint.every` steps, at the end, and on stopping. Validations without a gain end the
-    schedule early where it says so.
+    schedule early where it says so. A validation that is due when the run is to stop is left to the run that goes on
+    with the state, which begins with it.
     """
     schedule, calls = config.schedule, callbacks or Callbacks()
     is_first = processes.rank() == 0
@@ -123,6 +133,30 @@ def train(
         tqdm(total=schedule.steps, initial=run.step, unit="step", disable=hidden, dynamic_ncols=True) as bar,
         closing(batches(samples, schedule, machine, first_step=run.step)) as loader,
     ):
+
+        def after_step(batch: Sample | None) -> bool | None:
+            """Validate, keep, save; None to go on, else whether the schedule has come to its end."""
+            is_leaving = processes.any_of(calls.should_stop())
+            if run.awaits_validation and not is_leaving:
+                is_leaving = _validate(run, calls, schedule, log)
+            is_last = run.step >= schedule.steps and not run.awaits_validation
+            if run.gains.ends(schedule) and not is_last:
+                why = f"no gain in {run.gains.stale} validations"
+                if run.gains.reaches(schedule):
+                    why = f"score {run.gains.best:.2f} reaches schedule.stop_at"
+                if is_first:
+                    bar.write(f"{why}: ends at step {run.step}", file=sys.stderr)
+                is_last = True
+            if config.checkpoint.keep_every and run.step % config.checkpoint.keep_every == 0 and is_first:
+                calls.keep_weights(run.step)
+            if (is_leaving or is_last or run.step % config.checkpoint.every == 0) and is_first:
+                save_state(folder, run.model, run.ema, run.optimizer, run.progress(config))
+                if batch is not None:
+                    log.pictures(batch, run.ema, preprocessing, run.step)
+            return is_last if is_leaving or is_last else None
+
+        if run.awaits_validation and (ended := after_step(None)) is not None:
+            return ended
         started, since_log = time.monotonic(), []
         for loaded in loader:
             batch = damaged(loaded, config.perturb, machine.device)
@@ -140,23 +174,10 @@ def train(
                 started, since_log = now, []
                 log.scalars("train", losses, run.step)
                 bar.set_postfix(loss=f"{losses['loss']:.4f}")
-            finished = run.step >= schedule.steps
-            leaving = processes.any_of(calls.should_stop()) or finished
-            if config.validation.every and (finished or run.step % config.validation.every == 0):
-                _validate(run, calls, schedule, log)
-                if run.gains.ends(schedule) and not finished:
-                    why = f"no gain in {run.gains.stale} validations"
-                    if run.gains.reaches(schedule):
-                        why = f"score {run.gains.best:.2f} reaches schedule.stop_at"
-                    bar.write(f"{why}: ends at step {run.step}", file=sys.stderr)
-                    finished = leaving = True
-            if config.checkpoint.keep_every and run.step % config.checkpoint.keep_every == 0 and is_first:
-                calls.keep_weights(run.step)
-            if (leaving or run.step % config.checkpoint.every == 0) and is_first:
-                save_state(folder, run.model, run.ema, run.optimizer, run.progress(config))
-                log.pictures(batch, run.ema, preprocessing, run.step)
-            if leaving:
-                return finished
+            every = config.validation.every
+            run.awaits_validation = every > 0 and (run.step % every == 0 or run.step >= schedule.steps)
+            if (ended := after_step(batch)) is not None:
+                return ended
     return True
 
 
@@ -273,16 +294,24 @@ def dump(config: TrainingConfig) -> dict[str, object]:
     return plain
 
 
-def _validate(run: Run, calls: Callbacks, schedule: Schedule, log: Log | SilentLog) -> None:
+def _validate(run: Run, calls: Callbacks, schedule: Schedule, log: Log | SilentLog) -> bool:
+    """Score the averaged weights; True if the run is to end before that is done, which the first process alone sees."""
     scores: dict[str, float] | None = None
+    stopped = False
     if processes.rank() == 0 and calls.validator is not None:
-        scores = calls.validator(run.ema, run.step)
-        log.scalars("validation", scores, run.step)
-        if run.gains.best is None or scores["score"] > run.gains.best:
-            calls.keep_best()
-    scores = processes.from_first(scores)
+        try:
+            scores = calls.validator(run.ema, run.step)
+        except ValidationStopped:
+            stopped = True
+        else:
+            log.scalars("validation", scores, run.step)
+            if run.gains.best is None or scores["score"] > run.gains.best:
+                calls.keep_best()
+    scores, stopped = processes.from_first((scores, stopped))
     if scores is not None:
         run.gains = run.gains.after(scores["score"], schedule)
+    run.awaits_validation = stopped
+    return stopped
 
 
 def _averaged(steps: list[dict[str, float]]) -> dict[str, float]:

@@ -7,6 +7,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from math import inf
 from pathlib import Path
 from types import FrameType
 from typing import Literal
@@ -29,7 +30,7 @@ from refine.training import processes
 from refine.training.config import TrainingConfig, parse_config
 from refine.training.data import Pairs, load_pairs, read_held_out
 from refine.training.log import Log, SilentLog
-from refine.training.loop import Callbacks, Machine, dump, new_run, train
+from refine.training.loop import Callbacks, Machine, ValidationStopped, dump, new_run, train
 from refine.training.placed import PlacedSamples
 from refine.training.samples import FirstSamples, Sample, WholeImageSamples, WindowSamples
 from refine.training.state import load_state, newest_readable, read_state, states
@@ -50,14 +51,15 @@ def run_training(
     resume: Path | None = None,
     extend: int | None = None,
     stop_after_minutes: float | None = None,
-    make_validator: Callable[[TrainingConfig], Callable[[Path], dict[str, float]]] | None = None,
+    make_validator: Callable[[TrainingConfig, Callable[[], None]], Callable[[Path], dict[str, float]]] | None = None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> bool:
     """Train as `config` says in `folder`; True when the schedule was finished, False when stopped before.
 
     `resume` continues from a state (NEWEST: of this folder), whose config must be the same but for `extend`, a larger
-    number of steps. On SIGTERM, SIGINT, after `stop_after_minutes`, or when `should_stop`, asked after every step but
-    the last, says so, the state is saved and the call returns.
+    number of steps. On SIGTERM, SIGINT, after `stop_after_minutes`, or when `should_stop`, asked after every step, says
+    so, the state is saved and the call returns. `make_validator` gives what scores a checkpoint, and calls its second
+    argument before each image: that is how a validation ends where the run is to stop.
 
     Raises InputError if the folder holds a run and `resume` is None; ConfigError if the config differs.
     """
@@ -76,12 +78,12 @@ def run_training(
     run = new_run(model, config, machine)
     if start is not None:
         progress = load_state(start, run.model, run.ema, run.optimizer)
-        run.step, run.gains = progress.step, progress.gains
+        run.step, run.gains, run.awaits_validation = progress.step, progress.gains, progress.awaits_validation
         if progress.scaler and run.scaler.is_enabled():
             run.scaler.load_state_dict(dict(progress.scaler))
     if run.gains.ends(config.schedule):
         raise InputError(f"{folder}: ended at step {run.step}, as schedule.early_stop says; start a new --run to go on")
-    if run.step >= config.schedule.steps:
+    if run.step >= config.schedule.steps and not run.awaits_validation:
         released = folder / "last.safetensors"
         if not released.exists():  # killed between the last state and this
             if processes.rank() == 0:
@@ -90,12 +92,13 @@ def run_training(
         raise InputError(f"{folder}: the schedule of {config.schedule.steps} steps is finished; add --extend STEPS")
 
     samples = make_samples(config)
+    stop = _StopRequest(stop_after_minutes, should_stop)
     if processes.rank() > 0:
-        with _StopRequest(stop_after_minutes) as stop:
-            calls = Callbacks(should_stop=lambda: stop.is_due() or should_stop())
+        with stop:
+            calls = Callbacks(should_stop=stop.is_due)
             return train(run, samples, config, preprocessing, machine, folder, SilentLog(), calls)
 
-    score = make_validator(config) if make_validator and config.validation.every else None
+    score = make_validator(config, stop.end_validation) if make_validator and config.validation.every else None
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps(dump(config), indent=2) + "\n", encoding="utf-8")
     candidate, best = folder / ".candidate.safetensors", folder / "best.safetensors"
@@ -112,12 +115,12 @@ def run_training(
 
     log = Log(folder)
     try:
-        with _StopRequest(stop_after_minutes) as stop:
+        with stop:
             calls = Callbacks(
                 validator=validate if score else None,
                 keep_best=lambda: candidate.replace(best),
                 keep_weights=lambda step: keep(folder / f"weights-{step:08d}.safetensors", {}),
-                should_stop=lambda: stop.is_due() or should_stop(),
+                should_stop=stop.is_due,
             )
             finished = train(run, samples, config, preprocessing, machine, folder, log, calls)
     finally:
@@ -278,24 +281,33 @@ def _path(text: str | None) -> Path | None:
 
 
 class _StopRequest:
-    """True from the first SIGTERM or Ctrl-C on, or when the time is up; the loop then saves and leaves."""
+    """Due from the first SIGTERM or Ctrl-C on, when the time is up, or when `asked` says so.
 
-    def __init__(self, minutes: float | None) -> None:
-        self._deadline = None if minutes is None else time.monotonic() + 60 * minutes
-        self._asked = False
+    Signals count and the time runs inside a `with`; the loop then saves and leaves.
+    """
+
+    def __init__(self, minutes: float | None, asked: Callable[[], bool]) -> None:
+        self._minutes, self._asked = minutes, asked
+        self._deadline = inf
+        self._signalled = False
         self._previous: dict[int, Callable[[int, FrameType | None], object] | int | None] = {}
 
     def is_due(self) -> bool:
-        return self._asked or (self._deadline is not None and time.monotonic() >= self._deadline)
+        return self._signalled or time.monotonic() >= self._deadline or self._asked()
 
-    def __enter__(self) -> _StopRequest:
+    def end_validation(self) -> None:
+        if self.is_due():
+            raise ValidationStopped
+
+    def __enter__(self) -> None:
+        if self._minutes is not None:
+            self._deadline = time.monotonic() + 60 * self._minutes
         for number in (signal.SIGTERM, signal.SIGINT):
             self._previous[number] = signal.signal(number, self._ask)
-        return self
 
     def __exit__(self, *_: object) -> None:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
 
     def _ask(self, _number: int, _frame: FrameType | None) -> None:
-        self._asked = True
+        self._signalled = True

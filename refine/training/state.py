@@ -29,6 +29,7 @@ class Progress:
     gains: Gains
     config: dict[str, object]
     scaler: Mapping[str, float] = field(default_factory=dict)  # of float16's loss; empty in other precisions
+    awaits_validation: bool = False  # the one of `step` was due, and is what a resumed run begins with
 
 
 def save_state(
@@ -46,6 +47,7 @@ def save_state(
         "best": json.dumps(progress.gains.best),
         "gains": json.dumps(asdict(progress.gains), sort_keys=True),
         "scaler": json.dumps(dict(progress.scaler), sort_keys=True),
+        "awaits_validation": json.dumps(progress.awaits_validation),
         "config": json.dumps(progress.config, sort_keys=True),
     }
     path = folder / f"state-{progress.step:08d}.safetensors"
@@ -95,8 +97,8 @@ def read_state(path: Path) -> tuple[dict[str, Tensor], Progress]:
         raise CheckpointError(f"{path}: not a training state of this version (format {metadata.get('format')})")
     # States of the first version knew the best score alone.
     gains = json.loads(metadata.get("gains", json.dumps({"best": json.loads(metadata["best"])})))
-    scaler = json.loads(metadata.get("scaler", "{}"))
-    return tensors, Progress(int(metadata["step"]), Gains(**gains), json.loads(metadata["config"]), scaler)
+    scaler, awaits = (json.loads(metadata.get(*entry)) for entry in (("scaler", "{}"), ("awaits_validation", "false")))
+    return tensors, Progress(int(metadata["step"]), Gains(**gains), json.loads(metadata["config"]), scaler, awaits)
 
 
 def newest_readable(folder: Path) -> Path:
