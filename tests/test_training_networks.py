@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -11,20 +12,22 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
-from training_data import CONFIGS, network_config, placed_config, write_pairs
+from training_data import CONFIGS, network_config, placed_config, tiny_network, write_pairs
 
 from refine.errors import ConfigError
 from refine.models import build_model
 from refine.models.checkpoint import load_model
 from refine.models.gt_encoder import GTEncoder
 from refine.models.isnet import ISNet
+from refine.training import loop
 from refine.training.config import FeatureSync, Schedule, load_config
 from refine.training.guidance import Guide, distance, load_guide
 from refine.training.loop import Machine, batches, new_run, training_step
 from refine.training.losses import total_loss
-from refine.training.run import build_network, make_samples, release, run_training
+from refine.training.run import NEWEST, build_network, make_samples, release, run_training
 from refine.training.schedules import Gains
 from refine.training.similarity import depth_loss, dice_loss, structural_similarity
+from refine.training.state import states
 from refine.validation import f_curve, make_validator
 
 CPU = Machine(torch.device("cpu"), None, 0)
@@ -165,6 +168,7 @@ def test_features_learn_from_a_truth_encoder_that_stays_as_it_is(tmp_path: Path)
     guide = load_guide(network_config(data, "isnet", loss=own), torch.device("cpu"))
     assert guide is not None
     assert not guide.encoder.training
+    assert guide.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
     before = {key: tensor.clone() for key, tensor in guide.encoder.state_dict().items()}
     truth = (planes(2, 0, side=32) > 0.5).float()
     wanted = guide.features(truth)
@@ -220,6 +224,34 @@ def test_wrong_guides_are_named(tmp_path: Path) -> None:
         network_config(data, "u2netp", loss=own)
     with pytest.raises(ConfigError, match=r"loss.depth: goes with the depth output of unet6"):
         network_config(data, "unet6")
+
+
+def test_a_resumed_run_whose_truth_encoder_changed_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A second phase in small: the encoder has no features, so that any network follows it."""
+
+    class Blank(nn.Module):
+        def features(self, truth: Tensor) -> tuple[Tensor, ...]:
+            return ()
+
+    data, run = write_pairs(tmp_path / "data"), tmp_path / "run"
+    config = network_config(data, "u2netp", model=tiny_network("mos_l_lite", 32), loss={"outputs": {"s": {"bce": 1.0}}})
+    sync = FeatureSync(encoder="encoder.safetensors")
+
+    def train_here(digest: str, *, resume: Path | None = None, stop: bool = True) -> bool:
+        monkeypatch.setattr(loop, "load_guide", lambda _config, _device: Guide(Blank(), sync, digest))
+        return run_training(config, run, device="cpu", workers=0, resume=resume, should_stop=lambda: stop)
+
+    assert not train_here("a" * 64)
+    (state,) = states(run)
+    before = state.read_bytes()
+    with pytest.raises(ConfigError) as refused:
+        train_here("b" * 64, resume=NEWEST)
+    assert str(refused.value) == (
+        f"loss.features.encoder: encoder.safetensors has changed since {state} was made with it (sha256 aaaaaaaaaaaa,"
+        " now bbbbbbbbbbbb); put the former file back, or start a new --run"
+    )
+    assert (states(run), state.read_bytes()) == ([state], before)
+    assert train_here("a" * 64, resume=NEWEST, stop=False)
 
 
 def test_a_truth_encoder_is_scored_by_the_masks_that_it_gives_back(tmp_path: Path) -> None:

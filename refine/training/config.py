@@ -322,6 +322,12 @@ def parse_config(raw: object, where: str, data_paths: dict[str, str] | None = No
     return config.model_copy(update={"data": data})
 
 
+def dump(config: TrainingConfig) -> dict[str, object]:
+    """As JSON has it, defaults included."""
+    plain: dict[str, object] = config.model_dump(mode="json")
+    return plain
+
+
 def _problem(detail: object) -> str:
     assert isinstance(detail, dict)
     place = ".".join(str(part) for part in detail["loc"]) or "config"

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from refine.errors import CheckpointError, ConfigError
 from refine.models.checkpoint import load_model
+from refine.models.metadata import sha256
 from refine.models.registry import NETWORKS
 from refine.training.config import FeatureSync, TrainingConfig
 
@@ -25,10 +26,10 @@ FEATURE = "feature"
 
 
 class Guide:
-    """The frozen encoder, and the distance of features from its."""
+    """The frozen encoder, and the distance of features from its; `sha256` of the file that it came from."""
 
-    def __init__(self, encoder: nn.Module, config: FeatureSync) -> None:
-        self.config = config
+    def __init__(self, encoder: nn.Module, config: FeatureSync, sha256: str = "") -> None:
+        self.config, self.sha256 = config, sha256
         self.encoder = encoder.eval().requires_grad_(False)
         self._features = cast(Callable[[Tensor], Sequence[Tensor]], encoder.features)
 
@@ -68,7 +69,7 @@ def load_guide(config: TrainingConfig, device: torch.device) -> Guide | None:
         raise ConfigError(f"loss.features.encoder: {error}; train it first, see configs/gt_encoder.json") from error
     if NETWORKS[metadata.architecture].role != "truth":
         raise ConfigError(f"loss.features.encoder: {sync.encoder} holds {metadata.architecture}, no truth encoder")
-    return Guide(encoder.to(device), sync)
+    return Guide(encoder.to(device), sync, sha256(sync.encoder))
 
 
 def split_features(outputs: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[Tensor]]:

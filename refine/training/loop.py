@@ -25,7 +25,7 @@ from refine.errors import InputError, RefineError
 from refine.models.blocks import coarse_logit
 from refine.models.preprocessing import Preprocessing
 from refine.training import processes
-from refine.training.config import Schedule, TrainingConfig
+from refine.training.config import Schedule, TrainingConfig, dump
 from refine.training.deferred import damaged
 from refine.training.depthwise import keep_in_float32
 from refine.training.guidance import Guide, load_guide, split_features
@@ -84,7 +84,9 @@ class Run:
     awaits_validation: bool = False  # that of `step`, which is due and has not been made
 
     def progress(self, config: TrainingConfig) -> Progress:
-        return Progress(self.step, self.gains, dump(config), self.scaler.state_dict(), self.awaits_validation)
+        guide = "" if self.guide is None else self.guide.sha256
+        scaler = self.scaler.state_dict()
+        return Progress(self.step, self.gains, dump(config), scaler, self.awaits_validation, guide)
 
 
 @dataclass(frozen=True)
@@ -287,11 +289,6 @@ def _leave_signals_to_the_loop(_worker: int) -> None:
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: signal.alarm(WORKERS_OUTLIVE_SECONDS))
-
-
-def dump(config: TrainingConfig) -> dict[str, object]:
-    plain: dict[str, object] = config.model_dump(mode="json")
-    return plain
 
 
 def _validate(run: Run, calls: Callbacks, schedule: Schedule, log: Log | SilentLog) -> bool:

@@ -27,13 +27,14 @@ from refine.models.metadata import FORMAT, Metadata, sha256
 from refine.models.preprocessing import Preprocessing
 from refine.models.registry import build_model, default_preprocessing, full_config
 from refine.training import processes
-from refine.training.config import TrainingConfig, parse_config
+from refine.training.config import TrainingConfig, dump
 from refine.training.data import Pairs, load_pairs, read_held_out
 from refine.training.log import Log, SilentLog
-from refine.training.loop import Callbacks, Machine, ValidationStopped, dump, new_run, train
+from refine.training.loop import Callbacks, Machine, ValidationStopped, new_run, train
 from refine.training.placed import PlacedSamples
+from refine.training.resumed import check_same_config, check_same_guide
 from refine.training.samples import FirstSamples, Sample, WholeImageSamples, WindowSamples
-from refine.training.state import load_state, newest_readable, read_state, states
+from refine.training.state import load_state, newest_readable, states
 
 TrainingPrecision = Literal["auto", "fp32", "bf16", "fp16"]
 
@@ -70,7 +71,7 @@ def run_training(
     start = None
     if resume is not None:
         start = newest_readable(folder) if resume == NEWEST else resume
-        _check_same_config(start, config, may_extend=extend is not None)
+        check_same_config(start, config, may_extend=extend is not None)
 
     machine = choose_machine(device, precision, workers)
     check_shares(config)
@@ -78,6 +79,7 @@ def run_training(
     run = new_run(model, config, machine)
     if start is not None:
         progress = load_state(start, run.model, run.ema, run.optimizer)
+        check_same_guide(start, progress, run.guide)
         run.step, run.gains, run.awaits_validation = progress.step, progress.gains, progress.awaits_validation
         if progress.scaler and run.scaler.is_enabled():
             run.scaler.load_state_dict(dict(progress.scaler))
@@ -235,45 +237,6 @@ def check_shares(config: TrainingConfig) -> None:
             f"schedule.batch: {batch} samples in {parts} parts cannot be shared by {processes.count()} processes; "
             f"choose a multiple of {shares}"
         )
-
-
-def _check_same_config(state: Path, config: TrainingConfig, *, may_extend: bool) -> None:
-    """Compare with the config saved in the state, paths of data aside: packs may lie elsewhere on another machine."""
-    saved_config = _with_defaults(read_state(state)[1].config, state)
-    saved, wanted = _comparable(saved_config, may_extend), _comparable(dump(config), may_extend)
-    differing = sorted(_differences(saved, wanted))
-    if differing:
-        raise ConfigError(f"{state}: was made with another config ({', '.join(differing)}); use another --run folder")
-
-
-def _with_defaults(saved: dict[str, object], state: Path) -> dict[str, object]:
-    """The saved config with what this version added to the format; one that no longer parses is left as it is."""
-    try:
-        return dump(parse_config(saved, str(state)))
-    except ConfigError:
-        return saved
-
-
-def _comparable(config: dict[str, object], may_extend: bool) -> dict[str, object]:
-    copy = json.loads(json.dumps(config))
-    for section in copy["data"]:
-        section.pop("path")
-    copy["validation"] = {"held_out": copy["validation"]["held_out"]}  # it says what trains; the rest only looks on
-    for ignored in ("checkpoint", "about", "command", "expected"):
-        copy.pop(ignored)
-    for start in ("encoder_weights", "init"):  # they count at step 0 alone, and the files may have moved since
-        copy["model"].pop(start)
-    if may_extend:
-        copy["schedule"].pop("steps")
-    comparable: dict[str, object] = copy
-    return comparable
-
-
-def _differences(a: object, b: object, place: str = "") -> list[str]:
-    if isinstance(a, dict) and isinstance(b, dict):
-        keys = a.keys() | b.keys()
-        return [d for k in keys for d in _differences(a.get(k), b.get(k), f"{place}.{k}" if place else str(k))]
-    return [] if a == b else [place]
 
 
 def _path(text: str | None) -> Path | None:

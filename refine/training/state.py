@@ -30,6 +30,7 @@ class Progress:
     config: dict[str, object]
     scaler: Mapping[str, float] = field(default_factory=dict)  # of float16's loss; empty in other precisions
     awaits_validation: bool = False  # the one of `step` was due, and is what a resumed run begins with
+    guide: str = ""  # sha256 of the truth encoder that guides the network; empty: none does
 
 
 def save_state(
@@ -48,6 +49,7 @@ def save_state(
         "gains": json.dumps(asdict(progress.gains), sort_keys=True),
         "scaler": json.dumps(dict(progress.scaler), sort_keys=True),
         "awaits_validation": json.dumps(progress.awaits_validation),
+        "guide": progress.guide,
         "config": json.dumps(progress.config, sort_keys=True),
     }
     path = folder / f"state-{progress.step:08d}.safetensors"
@@ -97,8 +99,14 @@ def read_state(path: Path) -> tuple[dict[str, Tensor], Progress]:
         raise CheckpointError(f"{path}: not a training state of this version (format {metadata.get('format')})")
     # States of the first version knew the best score alone.
     gains = json.loads(metadata.get("gains", json.dumps({"best": json.loads(metadata["best"])})))
-    scaler, awaits = (json.loads(metadata.get(*entry)) for entry in (("scaler", "{}"), ("awaits_validation", "false")))
-    return tensors, Progress(int(metadata["step"]), Gains(**gains), json.loads(metadata["config"]), scaler, awaits)
+    return tensors, Progress(
+        step=int(metadata["step"]),
+        gains=Gains(**gains),
+        config=json.loads(metadata["config"]),
+        scaler=json.loads(metadata.get("scaler", "{}")),
+        awaits_validation=json.loads(metadata.get("awaits_validation", "false")),
+        guide=metadata.get("guide", ""),
+    )
 
 
 def newest_readable(folder: Path) -> Path:
