@@ -11,8 +11,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from refine.training.config import Terms
 from refine.training.edges import edge_loss, edge_map
+from refine.training.loss_config import Terms
 from refine.training.losses import focal_loss, output_loss
 
 ALL = torch.ones(1, 1, 8, 8, dtype=torch.bool)

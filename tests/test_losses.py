@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from refine.models.blocks import coarse_logit
-from refine.training.config import Loss, Terms
-from refine.training.losses import gradient, output_loss, right_and_far, soft_iou_loss, terms_for, total_loss
+from refine.training.loss_config import Loss, Terms
+from refine.training.losses import gradient, output_loss, right_and_far, soft_iou_loss, total_loss
 
 
 def plane(value: float, side: int = 8) -> torch.Tensor:
@@ -69,7 +69,7 @@ def test_empty_pair_has_no_iou_loss() -> None:
 
 def test_terms_are_those_of_the_longest_key() -> None:
     config = Loss(outputs={"s": Terms(bce=1), "s4": Terms(bce=2), "final": Terms(bce=3)})
-    assert [terms_for(name, config).bce for name in ("s8_0", "s4_2", "final", "other")] == [1, 2, 3, 0]
+    assert [config.terms_of(name).bce for name in ("s8_0", "s4_2", "final", "other")] == [1, 2, 3, 0]
 
 
 def test_identity_term_counts_change_where_the_mask_was_right_and_far_from_outlines() -> None:

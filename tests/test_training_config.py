@@ -59,6 +59,12 @@ def test_every_problem_is_named_in_one_message(tmp_path: Path) -> None:
         ("optim", {"betas": [0.9, 1.0]}, r"optim\.betas\.1: .*less than 1, got 1\.0"),
         ("optim", {"rate": float("inf")}, r"optim\.rate: .*finite"),
         ("loss", {"outputs": {"final": {"edge_map": "canny"}}}, r"loss: outputs: no term has a weight"),
+        ("loss", {}, r"loss: outputs: no term has a weight"),
+        (
+            "loss",
+            {"outputs": {"final": {"bce": 1.0}, "depth": {"rms": 1.0}}},
+            r"loss\.depth: goes, as loss\.outputs\.d",
+        ),
         ("data", [{"name": "a", "path": "a", "weights": {"b": -1}}], r"data\.0\.weights\.b: .*, got -1"),
     ],
 )

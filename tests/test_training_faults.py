@@ -13,7 +13,8 @@ import pytest
 from training_data import small_config, tiny_network, write_pairs
 
 from refine.errors import CheckpointError, ConfigError, InputError
-from refine.training.config import Terms, TrainingConfig, parse_config
+from refine.training.config import TrainingConfig, parse_config
+from refine.training.loss_config import Terms
 from refine.training.run import NEWEST, run_training
 from refine.training.state import read_state, states
 

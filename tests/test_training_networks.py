@@ -20,9 +20,10 @@ from refine.models.checkpoint import load_model
 from refine.models.gt_encoder import GTEncoder
 from refine.models.isnet import ISNet
 from refine.training import loop
-from refine.training.config import FeatureSync, Schedule, load_config
+from refine.training.config import Schedule, load_config
 from refine.training.guidance import Guide, distance, load_guide
 from refine.training.loop import Machine, batches, new_run, training_step
+from refine.training.loss_config import FeatureSync, Loss
 from refine.training.losses import total_loss
 from refine.training.run import NEWEST, build_network, make_samples, release, run_training
 from refine.training.schedules import Gains
@@ -182,24 +183,26 @@ def test_features_learn_from_a_truth_encoder_that_stays_as_it_is(tmp_path: Path)
     assert float(guide.loss(guide.features(truth), truth)) == 0
 
 
+class Unit(nn.Module):
+    """An encoder whose one feature is 1 everywhere."""
+
+    def features(self, truth: Tensor) -> tuple[Tensor, ...]:
+        return (torch.ones_like(truth),)
+
+
+class WithFeature(nn.Module):
+    """A network of one weight, whose feature is that weight everywhere; it begins with 0."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(1))
+
+    def forward(self, image: Tensor, coarse: None, reach: None) -> dict[str, Tensor]:
+        plane = image[:, :1] * self.weight
+        return {"final": plane, "side1": plane, "feature1": torch.ones_like(plane) * self.weight}
+
+
 def test_a_step_of_the_second_phase_adds_the_features_to_the_loss(tmp_path: Path) -> None:
-    class Unit(nn.Module):
-        """An encoder whose one feature is 1 everywhere."""
-
-        def features(self, truth: Tensor) -> tuple[Tensor, ...]:
-            return (torch.ones_like(truth),)
-
-    class WithFeature(nn.Module):
-        """A network of one weight, whose feature is 0 everywhere."""
-
-        def __init__(self) -> None:
-            super().__init__()
-            self.weight = nn.Parameter(torch.zeros(1))
-
-        def forward(self, image: Tensor, coarse: None, reach: None) -> dict[str, Tensor]:
-            plane = image[:, :1] * self.weight
-            return {"final": plane, "side1": plane, "feature1": plane}
-
     config = network_config(write_pairs(tmp_path / "data"), "u2netp")
     _, preprocessing = build_network(config)
     run = new_run(WithFeature(), config, CPU)
@@ -214,6 +217,54 @@ def test_a_step_of_the_second_phase_adds_the_features_to_the_loss(tmp_path: Path
     assert guided["loss"] == pytest.approx(plain["loss"] + 3.0)
 
 
+def test_features_alone_are_something_to_learn_from(tmp_path: Path) -> None:
+    data = write_pairs(tmp_path / "data")
+    features = {"encoder": "encoder.safetensors", "kind": "l1"}
+    loss = network_config(data, "isnet", loss={"features": features}).loss
+    assert loss.features is not None
+    config = network_config(data, "u2netp", optim={"rate": 0.1, "weight_decay": 0.0})
+    _, preprocessing = build_network(config)
+    run = new_run(WithFeature(), config, CPU)
+    run.guide = Guide(Unit(), loss.features)
+    batch = next(batches(make_samples(config), config.schedule, CPU, first_step=0))
+    losses = training_step(run, batch, config.model_copy(update={"loss": loss}), preprocessing, CPU)
+    assert losses["loss"] == losses["features"] == pytest.approx(1.0)
+    assert losses["final"] == losses["side1"] == 0
+    assert float(run.model.get_parameter("weight").detach()) == pytest.approx(0.1)  # Adam's first step
+
+
+def test_depth_may_be_compared_with_its_map_itself(tmp_path: Path) -> None:
+    """`loss.outputs.depth` is of the depth maps, not of the masks; terms of masks have no place there."""
+    data = write_pairs(tmp_path / "data")
+
+    def loss_of(terms: dict[str, float], **others: object) -> Loss:
+        loss = {"outputs": {"final": {"bce": 1.0}, "depth": terms}, **others}
+        return network_config(data, "unet6", loss=loss, composites={"depths": "depths"}).loss
+
+    mask, goal = torch.zeros(2, 1, 24, 24), planes(2, 1).clamp(0.05, 0.95)
+    everywhere = torch.ones_like(mask, dtype=torch.bool)
+
+    def depth_of(loss: Loss, depth: Tensor) -> float:
+        return total_loss({"final": mask, "depth": depth.logit()}, mask, everywhere, loss, None, goal)[1]["depth"]
+
+    alone = loss_of({"rms": 1.0, "ssim": 0.5})
+    assert depth_of(alone, goal) == pytest.approx(0, abs=2e-4)
+    darker = 0.5 * goal
+    assert depth_of(alone, darker) > 0.2
+    assert depth_of(loss_of({"l1": 2.0}), darker) == pytest.approx(float(goal.mean()), rel=1e-5)
+    up_to_scale = {"weight": 1.0, "gradients": 0.0}
+    assert depth_of(loss_of({}, depth=up_to_scale), darker) < 1e-2
+    both = depth_of(loss_of({"l1": 2.0}, depth=up_to_scale), darker)
+    assert both == pytest.approx(float(goal.mean()) + depth_of(loss_of({}, depth=up_to_scale), darker), rel=1e-5)
+
+    with pytest.raises(ConfigError, match=r"loss\.outputs: dice, iou compare masks; give depth terms of its own"):
+        loss_of({"dice": 1.0, "iou": 1.0, "bce": 1.0})
+    with pytest.raises(ConfigError, match=r"loss\.depth: goes, as loss\.outputs\.depth does, with the depth output"):
+        loss_of({})
+    with pytest.raises(ConfigError, match=r"loss\.identity: unet6 takes no coarse mask to compare with"):
+        loss_of({"l1": 1.0}, identity=0.1)
+
+
 def test_wrong_guides_are_named(tmp_path: Path) -> None:
     data = write_pairs(tmp_path / "data")
     own = json.loads((CONFIGS / "isnet.json").read_text())["loss"]
@@ -222,7 +273,7 @@ def test_wrong_guides_are_named(tmp_path: Path) -> None:
         load_guide(missing, torch.device("cpu"))
     with pytest.raises(ConfigError, match=r"loss.features: u2netp has no features"):
         network_config(data, "u2netp", loss=own)
-    with pytest.raises(ConfigError, match=r"loss.depth: goes with the depth output of unet6"):
+    with pytest.raises(ConfigError, match=r"loss.depth: goes, .* with the depth output of unet6"):
         network_config(data, "unet6")
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from refine.errors import ConfigError
+from refine.training.loss_config import MASK_TERMS, Loss
+from refine.training.section import Decay, NotNegative, Section, Share
 
 Kind = Literal["exact", "reduce", "contour", "morph", "reduce+contour", "warp", "structure", "model", "cascade"]
 Architecture = Literal[
@@ -19,13 +21,6 @@ Layout = Literal[
     "sets", "folders", "duts", "msra10k", "dut-omron", "ecssd", "fss-1000", "hrsod", "dis5k", "thinobject", "big",
     "coco", "voc", "cutouts",
 ]  # fmt: skip
-NotNegative = Annotated[float, Field(ge=0)]
-Share = Annotated[float, Field(ge=0, le=1)]
-Decay = Annotated[float, Field(ge=0, lt=1)]
-
-
-class Section(BaseModel):
-    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
 
 
 class Data(Section):
@@ -57,10 +52,10 @@ class Data(Section):
 class Perturb(Section):
     """Shares of the kinds of damage done to the truth (meticulousnet.md 5.2); they are normalised to sum to one."""
 
-    kinds: dict[Kind, float] = {
+    kinds: dict[Kind, float] = Field(default={
         "exact": 0.10, "reduce": 0.20, "contour": 0.25, "morph": 0.15, "reduce+contour": 0.10,
         "warp": 0.10, "structure": 0.05, "model": 0.05, "cascade": 0.0,
-    }  # fmt: skip
+    })  # fmt: skip
     late_kinds: dict[Kind, float] = Field(default={}, description="shares from `late_from` on; empty: no change")
     late_from: float = Field(0.3, ge=0, le=1, description="share of the schedule after which `late_kinds` count")
     reduce_max: float = Field(16, gt=1.5, le=64, description="largest factor of kind 'reduce'")
@@ -141,59 +136,6 @@ class Model(Section):
         return self.architecture.startswith("mos_h")
 
 
-class Terms(Section):
-    """Weights of one output's losses."""
-
-    bce: float = Field(0.0, ge=0)
-    l1: float = Field(0.0, ge=0)
-    l2: float = Field(0.0, ge=0)
-    sobel: float = Field(0.0, ge=0)
-    iou: float = Field(0.0, ge=0)
-    focal: float = Field(0.0, ge=0, description="alpha 0.25, gamma 2")
-    rms: float = Field(0.0, ge=0, description="the root of the mean square over an image")
-    edge: float = Field(0.0, ge=0, description="a loss on edges, as edge_map and edge_loss say")
-    edge_map: Literal["contour", "gradient", "canny"] = "gradient"
-    edge_loss: Literal["of_gradient", "band"] = "of_gradient"
-    dice: float = Field(0.0, ge=0)
-    ssim: float = Field(0.0, ge=0, description="1 - structural similarity")
-
-    def has_weight(self) -> bool:
-        return any(value for _, value in self if isinstance(value, float))
-
-
-class FeatureSync(Section):
-    """The second phase of IS-Net: features are to become those that a truth encoder has of the mask."""
-
-    encoder: str = Field(description="checkpoint of a gt_encoder, as the first phase leaves it")
-    kind: Literal["mse", "kl", "l1", "smooth_l1"] = "mse"
-    weight: float = Field(1.0, gt=0)
-
-
-class DepthTerms(Section):
-    """The loss of relative depth: what remains once scale and shift are fitted, and its gradients."""
-
-    weight: float = Field(1.0, gt=0)
-    gradients: float = Field(0.5, ge=0)
-
-
-class Loss(Section):
-    """`outputs` maps the start of an output's name ("s8", "final") to its terms; the longest match counts."""
-
-    outputs: dict[str, Terms] = Field(min_length=1)
-    relative: float = Field(
-        0.0, ge=0, description="a sample weighs relative / (relative + its coarse mask's loss); 0: all weigh the same"
-    )
-    identity: float = Field(0.0, ge=0, description="mean |change of the logit| where the coarse mask is right")
-    features: FeatureSync | None = Field(None, description="isnet: a second phase, guided by a gt_encoder")
-    depth: DepthTerms | None = Field(None, description="unet6: the second output's loss; needs composites.depths")
-
-    @model_validator(mode="after")
-    def _some_term(self) -> Loss:
-        if not (any(terms.has_weight() for terms in self.outputs.values()) or self.identity or self.depth):
-            raise ValueError("outputs: no term has a weight; there is nothing to learn from")
-        return self
-
-
 class Schedule(Section):
     steps: int = Field(gt=0, description="optimizer steps, not epochs")
     batch: int = Field(gt=0, description="samples an optimizer step")
@@ -269,12 +211,23 @@ class TrainingConfig(Section):
         name = self.model.architecture
         if self.loss.features is not None and name != "isnet":
             raise ValueError(f"loss.features: {name} has no features to synchronise; isnet has")
-        has_depth = name == "unet6" and self.model.options.get("depth", True) is True
-        if has_depth != (self.loss.depth is not None) or (self.composites.depths is None) != (self.loss.depth is None):
+        for term in ("identity", "relative"):
+            if getattr(self.loss, term) and not self.model.takes_mask:
+                raise ValueError(f"loss.{term}: {name} takes no coarse mask to compare with; leave it out")
+        return self
+
+    @model_validator(mode="after")
+    def _depth_fits(self) -> TrainingConfig:
+        has_depth = self.model.architecture == "unet6" and self.model.options.get("depth", True) is True
+        terms = self.loss.terms_of("depth").weighted() if has_depth or "depth" in self.loss.outputs else []
+        is_learnt = bool(self.loss.depth or terms)
+        if has_depth != is_learnt or has_depth != (self.composites.depths is not None):
             raise ValueError(
-                "loss.depth: goes with the depth output of unet6 and with composites.depths; give all three, or none"
-                " and model.options.depth false"
+                "loss.depth: goes, as loss.outputs.depth does, with the depth output of unet6 and with"
+                " composites.depths; give all three, or none and model.options.depth false"
             )
+        if wrong := sorted(MASK_TERMS & set(terms)):
+            raise ValueError(f"loss.outputs: {', '.join(wrong)} compare masks; give depth terms of its own without it")
         return self
 
     @model_validator(mode="after")

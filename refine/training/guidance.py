@@ -19,7 +19,8 @@ from refine.errors import CheckpointError, ConfigError
 from refine.models.checkpoint import load_model
 from refine.models.metadata import sha256
 from refine.models.registry import NETWORKS
-from refine.training.config import FeatureSync, TrainingConfig
+from refine.training.config import TrainingConfig
+from refine.training.loss_config import FeatureSync
 
 FEATURE = "feature"
 """Outputs of this name are features (B, C, h, w), not logits."""

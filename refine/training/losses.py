@@ -11,8 +11,8 @@ from torch import Tensor
 from refine.errors import ConfigError
 from refine.installation import import_torchvision
 from refine.training import processes
-from refine.training.config import Loss, Terms
 from refine.training.edges import edge_loss
+from refine.training.loss_config import Loss, Terms
 from refine.training.similarity import depth_loss, dice_loss, structural_similarity
 
 FAR = 16
@@ -37,28 +37,25 @@ def total_loss(
             raise ConfigError(f"loss.outputs.{key}: the network has no such output; it has {', '.join(outputs)}")
     weights = None
     if config.relative and coarse_logit is not None:
-        weights = forbearance(coarse_logit, truth, trusted, terms_for("final", config), config.relative)
+        weights = forbearance(coarse_logit, truth, trusted, config.terms_of("final"), config.relative)
     whole = processes.mean(trusted.float().sum())  # where several processes share a batch, each adds to one mean
     parts = {
-        name: output_loss(logit.float(), truth, trusted, terms_for(name, config), weights, whole)
+        name: output_loss(logit.float(), truth, trusted, config.terms_of(name), weights, whole)
         for name, logit in outputs.items()
         if name != "depth"
     }
-    if config.depth is not None and depth is not None:
-        seen = torch.sigmoid(outputs["depth"].float())
-        parts["depth"] = config.depth.weight * depth_loss(seen, depth, gradients=config.depth.gradients)
+    if depth is not None and "depth" in outputs:
+        logit = outputs["depth"].float()
+        parts["depth"] = output_loss(logit, depth, trusted, config.terms_of("depth"), whole=whole)
+        if config.depth is not None:
+            relative = depth_loss(torch.sigmoid(logit), depth, gradients=config.depth.gradients)
+            parts["depth"] = parts["depth"] + config.depth.weight * relative
     if config.identity and coarse_logit is not None:
         change = (outputs["final"].float() - coarse_logit).abs()
         settled = right_and_far(truth, torch.sigmoid(coarse_logit))
         parts["identity"] = config.identity * weighted_mean(change, settled)
     total = torch.stack(list(parts.values())).sum()
     return total, {name: float(value.detach()) for name, value in parts.items()}
-
-
-def terms_for(name: str, config: Loss) -> Terms:
-    """The terms of the longest key that `name` starts with; none: the output is not supervised."""
-    keys = [key for key in config.outputs if name.startswith(key)]
-    return config.outputs[max(keys, key=len)] if keys else Terms()
 
 
 @torch.no_grad()
