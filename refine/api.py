@@ -208,6 +208,7 @@ def refine_raster(
         mask_width=first.width,
         shown_values=source.value_limits,
         reach=plan.reach,
+        agreement=plan.agreement,
         levels=level_entries(run),
         windows_run=run.run,
         windows_skipped=run.skipped,

@@ -121,8 +121,23 @@ def reach_of_small(pixel: float, ramp: float | None) -> float:
         return max(1.0, pixel)
     if ramp > SOFT_RAMP:
         return max(1.0, pixel * SOFT_PIXELS)
-    like_a_network = min(max((ramp - AVERAGED_RAMP) / (NETWORK_RAMP - AVERAGED_RAMP), 0.0), 1.0)
-    return max(1.0, pixel * (RIGHT_TO + like_a_network * (NETWORK_PIXELS - RIGHT_TO)))
+    return max(1.0, pixel * (NETWORK_PIXELS - likely_averaged(ramp) * (NETWORK_PIXELS - RIGHT_TO)))
+
+
+def likely_averaged(ramp: float | None) -> float:
+    """0..1, how far the sharpest ramps of a mask, in its pixels, speak for an accurate one that was averaged."""
+    if ramp is None:
+        return 0.0
+    return min(max((NETWORK_RAMP - ramp) / (NETWORK_RAMP - AVERAGED_RAMP), 0.0), 1.0)
+
+
+def agreement_of(
+    height: int, width: int, mask_height: int, mask_width: int, *, is_network_output: bool, ramp: float | None
+) -> float:
+    """0..1, how far a refined mask should agree with the first one where averaged over its pixels."""
+    if is_network_output or not is_smaller(height, width, mask_height, mask_width):
+        return 0.0
+    return likely_averaged(ramp)
 
 
 def make_levels(height: int, width: int, reach: float) -> tuple[Level, ...]:

@@ -11,6 +11,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from refine.agree import Agreement
 from refine.cascade import LevelPlan
 from refine.errors import InputError
 from refine.geometry import BoolArray
@@ -83,14 +84,15 @@ def refine_mask(
         for number, step in enumerate(plan.levels):
             sweep = Sweep(number, plan, journal, finished[number], progress)
             coarse = LevelCoarse(first, plan.height, plan.width, step.level, previous, keep_first=not step.is_last)
+            agreement = Agreement(mask, plan.height, plan.width, step, plan.agreement)
             if step.is_last:
                 sweep.replay(sink.write, calls)
                 write = partial(write_mask, part=plan.output, as_float=as_float)
-                sweep.run(image, calls, coarse, sink.write, write)
+                sweep.run(image, calls, coarse, agreement, sink.write, write)
             else:
                 store = stores.enter_context(closing(_make_store(step, folder)))
                 sweep.replay(_kept_in(store), calls)
-                sweep.run(image, calls, coarse, _kept_in(store), partial(write_corrections, rows=step.rows))
+                sweep.run(image, calls, coarse, agreement, _kept_in(store), partial(write_corrections, rows=step.rows))
             if previous is not None:
                 previous.store.close()
             if not step.is_last:

@@ -11,7 +11,7 @@ from itertools import product
 from math import ceil
 from typing import Literal
 
-from refine.cascade import LevelPlan, choose_reach, make_levels, plan_levels
+from refine.cascade import LevelPlan, agreement_of, choose_reach, is_smaller, make_levels, plan_levels
 from refine.errors import InputError, MemoryBudgetError
 from refine.geometry import Window
 from refine.memory import BASELINE_BYTES, LITE_COST, MIB, NetworkCost, raster_cache_bytes, sweep_memory
@@ -59,6 +59,7 @@ class Plan:
     batch_is_given: bool = False  # asked for by the user: never changed
     first_mask: Mapping[str, int] = field(default_factory=dict)  # main memory while a network makes it, by use
     networks_stay: bool = False  # the network of the first mask and the refining one lie side by side
+    agreement: float = 0.0  # 0..1, how far the result, averaged over the first mask's pixels, is to be that mask
 
     @property
     def planned_peak(self) -> int:
@@ -126,11 +127,13 @@ def make_plan(
     """
     _check_options(height, width, tile, overlap, minimum_tile, stride, reach, batch, roi)
     notes: list[str] = []
-    if reach is None:
-        reach = choose_reach(
-            height, width, mask_height, mask_width, is_network_output=mask_is_network_output, ramp=mask_ramp
-        )
+    sizes = height, width, mask_height, mask_width
+    agreement, may_be_averaged = 0.0, False
+    if reach is None:  # who says how wrong the mask may be, does not say that it is right on average
+        reach = choose_reach(*sizes, is_network_output=mask_is_network_output, ramp=mask_ramp)
+        agreement = agreement_of(*sizes, is_network_output=mask_is_network_output, ramp=mask_ramp)
         if not mask_is_network_output and mask_ramp is None and is_hard is None:
+            may_be_averaged = is_smaller(*sizes)
             notes.append(f"the mask is taken as hard, wrong by {reach:g} px; a run measures the ramps of a soft one")
     steps = plan_levels(make_levels(height, width, reach), height, tile, overlap, roi, overviews)
     swept = (steps[-1].rows[1] - steps[-1].rows[0]) * width
@@ -149,6 +152,7 @@ def make_plan(
             size,
             look_ahead,
             has_invalid=has_invalid,
+            may_agree=agreement > 0 or may_be_averaged,
             is_journalled=is_journalled,
         )
         memory = host | (activations if device == "cpu" else {}) | sweep
@@ -181,6 +185,7 @@ def make_plan(
         notes=tuple(notes),
         is_journalled=is_journalled,
         batch_is_given=batch is not None,
+        agreement=agreement,
     )
 
 
@@ -267,6 +272,8 @@ def _described(plan: Plan) -> Iterator[str]:
     if plan.roi is not None:
         yield f"part        rows {plan.roi.row} to {plan.roi.stop_row}, columns {plan.roi.col} to {plan.roi.stop_col}"
     yield f"mask        wrong by up to {plan.reach:.1f} px; windows run: {plan.select}"
+    if plan.agreement > 0:
+        yield f"{'':12}averaged over its pixels the result is to be the mask again ({plan.agreement:.0%})"
     yield f"windows     {plan.tile} px, {plan.overlap} of them shared with the next window"
     yield f"batch       {plan.batch} windows on {plan.device}, {plan.look_ahead} batches read ahead"
     yield ""

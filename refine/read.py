@@ -9,6 +9,7 @@ from typing import TypeVar
 
 import numpy as np
 
+from refine.agree import Agreement
 from refine.cascade import LevelPlan
 from refine.fill import fill_invalid
 from refine.geometry import RGB, BoolArray, Grid, Mask, Window, mirror
@@ -22,7 +23,9 @@ VALID_ROWS = 64
 """Rows read at once to know which pixels are valid."""
 
 
-def read_batches(selected: Iterable[SelectedRow], image: ImageSource, step: LevelPlan, plan: Plan) -> Iterator[Batch]:
+def read_batches(
+    selected: Iterable[SelectedRow], image: ImageSource, agreement: Agreement, step: LevelPlan, plan: Plan
+) -> Iterator[Batch]:
     """Batches of windows in row-major order; none holds windows of two parts.
 
     A window row after which no window waits ends its batch if that is empty, so that its band goes on at once. Windows
@@ -30,7 +33,7 @@ def read_batches(selected: Iterable[SelectedRow], image: ImageSource, step: Leve
     """
     needs_valid = image.has_invalid and step.is_last
     bands: list[Band] = []
-    filling = _Filling(plan)
+    filling = _Filling(plan, agreement)
     for row in selected:
         bands.append(_with_valid(row.band, image) if needs_valid else row.band)
         for cols in _neighbours(row.cols, plan.batch):
@@ -118,8 +121,8 @@ def _neighbours(cols: Sequence[int], most: int) -> Iterator[Sequence[int]]:
 class _Filling:
     """The batch that is being filled: windows are copied once, to where the network will see them."""
 
-    def __init__(self, plan: Plan) -> None:
-        self._plan = plan
+    def __init__(self, plan: Plan, agreement: Agreement) -> None:
+        self._plan, self._agreement = plan, agreement
         self._places: list[tuple[int, int]] = []
         self._image: RGB = np.empty(0, np.uint8)
         self._coarse: Mask = np.empty(0, np.float32)
@@ -152,9 +155,10 @@ class _Filling:
             image, coarse = self._image[:size], self._coarse[:size]
             image[count:] = image[count - 1]
             coarse[count:] = coarse[count - 1]
+        masks = tuple(map(self._agreement.read, places)) if self._agreement.is_needed else ()
         # The next one gets memory of its own: this one goes through the queue.
         self._places, self._image, self._coarse = [], np.empty(0, np.uint8), np.empty(0, np.float32)
-        return Batch(tuple(bands), places, image, coarse, finished)
+        return Batch(tuple(bands), places, image, coarse, masks, finished)
 
 
 def _with_valid(band: Band, image: ImageSource) -> Band:

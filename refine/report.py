@@ -60,6 +60,7 @@ class Report(_Entry):
     mask_width: int
     shown_values: tuple[tuple[float, float], ...] | None  # as black and white, of each band; None: 8 bit as it is
     reach: float
+    agreement: float  # 0..1, how far the result, averaged over the mask's pixels, was to be the mask
     levels: tuple[LevelEntry, ...]
     windows_run: int
     windows_skipped: int

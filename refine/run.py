@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
+from refine.agree import Agreement
 from refine.errors import DeviceMemoryError
 from refine.geometry import RGB, BoolArray, Mask
 from refine.sources import Refiner
@@ -37,12 +38,14 @@ class Calls:
             self.most = (most + 1) // 2
 
 
-def run_batches(batches: Iterable[Batch], calls: Calls, reach: float) -> Iterator[Corrections]:
-    """The correction of every window; the surplus windows of a padded batch are dropped."""
+def run_batches(batches: Iterable[Batch], calls: Calls, reach: float, agreement: Agreement) -> Iterator[Corrections]:
+    """The correction of every window, in agreement; the surplus windows of a padded batch are dropped."""
     for batch in batches:
         corrections, broken = None, 0
         if batch.image is not None and batch.coarse is not None:
             corrections, broken = bounded(calls(batch.image, batch.coarse, reach)[: len(batch.places)])
+            for index, mask in enumerate(batch.masks):
+                corrections[index] = agreement(batch.places[index], mask, batch.coarse[index], corrections[index])
         yield Corrections(batch.bands, batch.places, corrections, batch.finished, broken)
 
 

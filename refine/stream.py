@@ -53,6 +53,7 @@ class Batch:
     places: tuple[tuple[int, int], ...]  # (window row, window column), row-major
     image: RGB | None  # (B, tile, tile, 3); B >= len(places), the rest repeats the last window; None without windows
     coarse: Mask | None  # (B, tile, tile)
+    masks: tuple[Mask, ...]  # the first mask's own pixels in each place, where the result is to agree with them
     finished: int  # all windows of window rows below this one are in this batch or an earlier one
 
 

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from refine.agree import Agreement
 from refine.blend import Strip, blend_rows
 from refine.cascade import LevelPlan
 from refine.clock import Clock
@@ -104,7 +105,15 @@ class Sweep:
             self._strip.take(self._row_of(part.stop), end.carry)
             self._advance(part)
 
-    def run(self, image: ImageSource, calls: Calls, coarse: LevelCoarse, keep: KeepRows, write: WriteRows) -> None:
+    def run(
+        self,
+        image: ImageSource,
+        calls: Calls,
+        coarse: LevelCoarse,
+        agreement: Agreement,
+        keep: KeepRows,
+        write: WriteRows,
+    ) -> None:
         """Sweep the parts that are not finished. Leaving, however it is, ends the reading thread."""
         parts = self._step.parts[self._finished :]
         if not parts:
@@ -112,10 +121,10 @@ class Sweep:
         plan, clock = self._plan, self._clock
         step = replace(self._step, window_rows=(parts[0].start, parts[-1].stop))
         selected = select_windows(coarse.rows, step, plan)
-        batches = clock.times("read", read_batches(selected, image, step, plan))
+        batches = clock.times("read", read_batches(selected, image, agreement, step, plan))
         with clock.running(), closing(read_ahead(batches, plan.look_ahead)) as ahead:
             ready = clock.times("wait", ahead)
-            results = clock.times("network", run_batches(ready, calls, step.level.reach))
+            results = clock.times("network", run_batches(ready, calls, step.level.reach, agreement))
             final = clock.times("blend", blend_rows(self._counted(results, step), self._strip))
             for number, part in enumerate(parts, start=self._finished):
                 self._run_part(number, part, final, calls, keep, write)

@@ -9,10 +9,11 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
+from refine.agree import Agreement
 from refine.geometry import Window
 from refine.plan import make_plan
 from refine.read import read_ahead, read_batches, read_window
-from refine.sources import ArrayImage
+from refine.sources import ArrayImage, ArrayMask
 from refine.stream import Band, SelectedRow
 
 
@@ -45,7 +46,8 @@ def test_batches_are_in_order_keep_to_their_part_and_are_filled_up() -> None:
             ends_part = (index + 1) % part_rows == 0 or index + 1 == len(step.grid.rows.origins)
             yield SelectedRow(band, strip, cols, ends_part)
 
-    batches = list(read_batches(rows(), image, step, plan))
+    agreement = Agreement(ArrayMask(np.zeros((9, 9))), 2000, 200, step, plan.agreement)
+    batches = list(read_batches(rows(), image, agreement, step, plan))
     places = [place for batch in batches for place in batch.places]
     expected = [(i, j) for i in range(0, len(step.grid.rows.origins), 3) for j in (0, per_row - 1)]
     assert places == expected
