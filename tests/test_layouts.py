@@ -160,10 +160,12 @@ def test_voc_gives_one_mask_an_object_and_shares_out_the_border(tmp_path: Path) 
     assert np.array_equal(inner, expected)
     assert pair.void is not None
     assert np.array_equal(pair.void == 255, (labels == (192, 224, 224)).all(axis=2))
-    raw = small_config(tmp_path, augment={"scale": [1.0, 1.0], "whole": 1.0, "rotate_degrees": 20.0})
-    raw["data"] = [{"name": "mine", "path": str(tmp_path), "layout": "voc"}]
+    augment = {"scale": [1.0, 1.0], "whole": 1.0, "rotate_degrees": 20.0}
+    data = [{"name": "mine", "path": str(tmp_path), "layout": "voc"}]
     for model in (tiny_network("mos_h_lite", SIDE), tiny_network("mos_l_lite", SIDE)):
-        trusted = make_samples(parse_config({**raw, "model": model}, "voc"))[0]["trusted"]
+        trusted = make_samples(
+            parse_config({**small_config(tmp_path, model=model, augment=augment), "data": data}, "voc")
+        )[0]["trusted"]
         assert 144 <= int((~trusted).sum()) <= 300  # the border's pixels, and those that turning mixes them into
     (tmp_path / "SegmentationObject" / "2007_1.png").unlink()
     with pytest.raises(InputError, match="missing or does not decode"):

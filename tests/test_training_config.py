@@ -73,6 +73,34 @@ def test_impossible_values_are_refused(tmp_path: Path, section: str, value: obje
         parse_config({**small_config(tmp_path), section: value}, "here.json")
 
 
+@pytest.mark.parametrize(
+    ("section", "value", "said"),
+    [
+        ("schedule", {"step": 4, "batch": 2}, r"schedule\.step: unknown key; is steps meant\?"),
+        ("data", [{"name": "a", "path": "a", "layuot": "big"}], r"data\.0\.layuot: unknown key; is layout meant\?"),
+        ("loss", {"outputs": {"final": {"bec": 1.0}}}, r"loss\.outputs\.final\.bec: unknown key; is bce meant\?"),
+        ("loss", {"outputs": {}, "depth": {"wieght": 1.0}}, r"loss\.depth\.wieght: unknown key; is weight meant\?"),
+        ("optim", {"qqq": 1.0}, r"optim\.qqq: unknown key$"),
+    ],
+)
+def test_a_mistyped_key_is_told_with_the_one_that_is_like_it(
+    tmp_path: Path, section: str, value: object, said: str
+) -> None:
+    with pytest.raises(ConfigError, match=said):
+        parse_config({**small_config(tmp_path), section: value}, "here.json")
+
+
+def test_a_key_that_comes_twice_is_refused(tmp_path: Path) -> None:
+    """JSON's readers let the last one count."""
+    text = json.dumps(small_config(tmp_path))
+    path = tmp_path / "twice.json"
+    path.write_text(text.replace('"steps": 8', '"steps": 8, "batch": 4, "steps": 800'))
+    with pytest.raises(ConfigError, match=r"twice\.json: steps, batch: given twice in one section"):
+        load_config(path)
+    path.write_text(text)
+    load_config(path)
+
+
 def test_paths_of_data_are_replaced_by_name(tmp_path: Path) -> None:
     raw = small_config(tmp_path)
     assert parse_config(raw, "here", {"shapes": "elsewhere"}).data[0].path == "elsewhere"

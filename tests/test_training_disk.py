@@ -12,6 +12,7 @@ from training_data import small_config, tiny_network, write_pairs
 
 from refine.errors import CheckpointError
 from refine.training.config import TrainingConfig, parse_config
+from refine.training.own_folder import LOCK
 from refine.training.run import NEWEST, run_training
 from refine.training.state import states
 
@@ -60,7 +61,7 @@ def test_a_full_file_system_leaves_the_last_state_whole_and_training_goes_on(tmp
         run_training(config, run, device="cpu", precision="fp32", workers=0, resume=NEWEST)
     assert states(run) == [kept]
     assert kept.read_bytes() == before
-    assert not list(run.glob(".*.part"))
+    assert [path.name for path in run.glob(".*")] == [LOCK]
     resize(small_disk, 2**26)
     assert run_training(config, run, device="cpu", precision="fp32", workers=0, resume=NEWEST)
     assert states(run)[0].name == "state-00000004.safetensors"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import multiprocessing
 import resource
 import signal
@@ -9,13 +10,18 @@ from collections.abc import Callable
 from multiprocessing.connection import Connection
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
+import torch
 from training_data import small_config, tiny_network, write_pairs
 
 from refine.errors import CheckpointError, ConfigError, InputError
+from refine.models.checkpoint import load_model
 from refine.training.config import TrainingConfig, parse_config
 from refine.training.loss_config import Terms
-from refine.training.run import NEWEST, run_training
+from refine.training.own_folder import LOCK, UNFINISHED
+from refine.training.run import NEWEST, build_network, run_training
 from refine.training.state import read_state, states
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -94,7 +100,7 @@ def test_a_full_disk_leaves_the_last_state_whole(tmp_path: Path) -> None:
     assert message.endswith("the one before it is whole")
     assert states(run) == [kept]
     assert kept.read_bytes() == before
-    assert not list(run.glob(".*.part"))
+    assert [path.name for path in run.glob(".*")] == [LOCK]
     assert train_here(config, run, resume=NEWEST)
     assert states(run)[0].name == "state-00000006.safetensors"
 
@@ -122,6 +128,96 @@ def test_a_loss_of_an_output_that_is_not_there_is_refused(tmp_path: Path) -> Non
     with pytest.raises(ConfigError, match=r"loss\.outputs\.s9: the network has no such output; it has s16, "):
         train_here(config.model_copy(update={"loss": loss}), tmp_path / "run")
     assert not states(tmp_path / "run")
+
+
+@pytest.mark.parametrize("layout", ["sets", "folders"])
+def test_masks_of_zeros_and_ones_are_not_taken_for_empty_ones(tmp_path: Path, layout: str) -> None:
+    config = config_of(tmp_path, layout=layout, images="shapes", masks="shapes")
+    for path in (tmp_path / "pairs" / "shapes").glob("*.png"):
+        mask = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
+        assert mask is not None
+        cv2.imwrite(str(path), (mask > 0).astype(np.uint8))
+    with pytest.raises(InputError, match=r"4 of 4 pairs cannot be used: the mask holds 0 and 1 where 0 and 255 are"):
+        train_here(config, tmp_path / "run")
+
+
+def test_two_processes_cannot_train_in_one_folder(tmp_path: Path) -> None:
+    config, run = config_of(tmp_path), tmp_path / "run"
+    refused: list[str] = []
+
+    def begin_another() -> bool:
+        """Called after each step: a fork, since a process may lock what it has locked."""
+        here, there = multiprocessing.Pipe(duplex=False)
+        child = multiprocessing.get_context("fork").Process(target=_in_the_same_folder, args=(config, run, there))
+        child.start()
+        refused.append(here.recv())
+        child.join(timeout=60)
+        here.close()
+        there.close()
+        return True
+
+    assert not train_here(config, run, should_stop=begin_another)
+    assert refused == [f"{run}: another process trains in it; wait for it, stop it, or give another --run"]
+    assert [path.name for path in states(run)] == ["state-00000001.safetensors"]
+
+
+def _in_the_same_folder(config: TrainingConfig, run: Path, answer: Connection) -> None:
+    try:
+        train_here(config, run)
+    except InputError as error:
+        answer.send(str(error))
+
+
+def test_what_a_kill_left_half_written_goes(tmp_path: Path) -> None:
+    """safetensors writes a state under a name of its own, beside its place."""
+    config, run = config_of(tmp_path), tmp_path / "run"
+    (run / UNFINISHED).mkdir(parents=True)
+    left = [run / UNFINISHED / ".tmpJZGzFJ", run / ".last.safetensors.77.tmp"]
+    for path in left:
+        path.write_bytes(b"half")
+    assert not train_here(config, run, should_stop=lambda: True)
+    assert [path.name for path in run.glob(".*")] == [LOCK]
+
+
+def test_a_run_killed_before_its_release_releases_what_it_has_learnt_last(tmp_path: Path) -> None:
+    """Stopped once before, it has an older checkpoint."""
+    config, run = config_of(tmp_path), tmp_path / "run"
+    assert not train_here(config, run, should_stop=lambda: True)
+    older = (run / "last.safetensors").read_bytes()
+    assert train_here(config, run, resume=NEWEST)
+    wanted = (run / "last.safetensors").read_bytes()
+    (run / "last.safetensors").write_bytes(older)
+    assert train_here(config, run, resume=NEWEST)
+    assert (run / "last.safetensors").read_bytes() == wanted != older
+    with pytest.raises(InputError, match="is finished; add --extend"):
+        train_here(config, run, resume=NEWEST)
+
+
+def test_a_state_that_is_cut_is_named_and_the_one_before_it_taken(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config, run = config_of(tmp_path), tmp_path / "run"
+    train_here(config, run)
+    newest, before = states(run)
+    newest.write_bytes(newest.read_bytes()[:5000])
+    assert train_here(config, run, resume=NEWEST)
+    said = capsys.readouterr().err
+    assert f"{newest}: not a readable training state" in said
+    assert said.rstrip().endswith(f"; {before.name} is taken")
+
+
+def test_encoder_weights_that_are_gone_are_still_known_by_their_digest(tmp_path: Path) -> None:
+    config, run = config_of(tmp_path), tmp_path / "run"
+    encoder = build_network(config)[0].get_submodule("encoder").state_dict()
+    weights = tmp_path / "encoder.pth"
+    torch.save({name.removeprefix("net."): tensor for name, tensor in encoder.items()}, weights)
+    digest = hashlib.sha256(weights.read_bytes()).hexdigest()
+    config = config.model_copy(update={"model": config.model.model_copy(update={"encoder_weights": str(weights)})})
+    assert not train_here(config, run, should_stop=lambda: True)
+    weights.unlink()
+    assert train_here(config, run, resume=NEWEST)
+    metadata = load_model(run / "last.safetensors")[1]
+    assert (metadata.step, metadata.training["encoder_weights_sha256"]) == (6, digest)
 
 
 def test_encoder_weights_that_are_not_there_are_said_with_what_to_do(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from training_data import small_config, tiny_network, write_pairs
 
 from refine.models.checkpoint import load_model
 from refine.training.config import TrainingConfig, parse_config
+from refine.training.own_folder import LOCK
 from refine.training.run import NEWEST, run_training
 from refine.training.state import read_state, states
 
@@ -78,7 +79,7 @@ def test_sigterm_in_a_validation_acts_at_the_next_image_and_resume_is_exact(tmp_
     assert cut.scored == (validation - 1) * IMAGES + 2
     progress = read_state(states(stopped)[0])[1]
     assert (progress.step, progress.awaits_validation) == ([2, 4, 5][validation - 1], True)
-    assert not list(stopped.glob(".*"))
+    assert [path.name for path in stopped.glob(".*")] == [LOCK]
     # Killed as early again, it has lost nothing.
     assert not train_here(config, stopped, Validations(at=0), resume=NEWEST)
     assert read_state(states(stopped)[0])[1] == progress

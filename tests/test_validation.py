@@ -25,7 +25,7 @@ def config_of(tmp_path: Path, held_out: str, **changes: object) -> TrainingConfi
         data.append({"name": name, "path": str(folder / "pairs")})
     (tmp_path / "held.csv").write_text("set,id\n" + held_out)
     validation = {"held_out": str(tmp_path / "held.csv"), "every": 1, "images": 4}
-    return parse_config({**small_config(tmp_path), "data": data, "validation": validation, **changes}, "test")
+    return parse_config({**small_config(tmp_path, **{"validation": validation, **changes}), "data": data}, "test")
 
 
 def test_a_network_that_changes_nothing_gains_nothing(tmp_path: Path, checkpoints: Path) -> None:

@@ -43,6 +43,9 @@ def write_shard(folder: Path, tar: Path) -> Path:
 
 
 def small_config(data: Path, **changes: object) -> dict[str, object]:
+    model = changes.get("model", {"architecture": "mos_h_lite", "size": 64})
+    takes_mask = isinstance(model, dict) and str(model["architecture"]).startswith("mos_h")
+    identity = {"identity": 0.05} if takes_mask else {}
     config: dict[str, object] = {
         "seed": 3,
         "data": [{"name": "shapes", "path": str(data)}],
@@ -51,8 +54,8 @@ def small_config(data: Path, **changes: object) -> dict[str, object]:
             "late_kinds": {"cascade": 1.0},
             "late_from": 0.5,
         },
-        "model": {"architecture": "mos_h_lite", "size": 64},
-        "loss": {"outputs": {"s": {"bce": 0.5}, "final": {"bce": 1.0, "sobel": 1.0}}, "identity": 0.05},
+        "model": model,
+        "loss": {"outputs": {"s": {"bce": 0.5}, "final": {"bce": 1.0, "sobel": 1.0}}, **identity},
         "schedule": {"steps": 8, "batch": 2, "warmup_steps": 2},
         "checkpoint": {"every": 4, "log_every": 4},
     }

@@ -29,6 +29,8 @@ def mask_problem(mask: NDArray[Any], *, binary: bool, may_be_empty: bool) -> str
         if (mask.max(axis=2).astype(int) - mask.min(axis=2) > 16).mean() > 0.01:
             return "a colour picture is given as mask"
         mask = mask[:, :, 0]
+    if mask.max() == 1:  # labels; as greys all of it is background
+        return "the mask holds 0 and 1 where 0 and 255 are wanted"
     between = float(((mask > BETWEEN[0]) & (mask < BETWEEN[1])).mean())
     if between > PHOTOGRAPH_BETWEEN:
         return "a photograph is given as mask"

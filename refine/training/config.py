@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from difflib import get_close_matches
+from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from pydantic import Field, ValidationError, model_validator
 
@@ -251,7 +253,7 @@ def load_config(path: Path, data_paths: dict[str, str] | None = None) -> Trainin
     Raises ConfigError that lists every problem of the file, each with its place, on one line.
     """
     try:
-        raw: object = json.loads(path.read_text(encoding="utf-8"))
+        raw: object = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=partial(_once_each, path))
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such config") from None
     except (OSError, UnicodeDecodeError) as error:
@@ -285,8 +287,27 @@ def _problem(detail: object) -> str:
     assert isinstance(detail, dict)
     place = ".".join(str(part) for part in detail["loc"]) or "config"
     if detail["type"] == "extra_forbidden":
-        return f"{place}: unknown key"
+        return f"{place}: unknown key{_meant(detail['loc'])}"
     message = str(detail["msg"]).removeprefix("Value error, ")
     given = detail.get("input")
     shown = f", got {given!r}" if isinstance(given, str | int | float | bool) else ""
     return f"{place}: {message}{shown}"
+
+
+def _once_each(path: Path, pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """An object of the file. JSON lets a key come twice, and the last one count."""
+    keys = [key for key, _ in pairs]
+    if twice := [key for key in dict.fromkeys(keys) if keys.count(key) > 1]:
+        raise ConfigError(f"{path}: {', '.join(twice)}: given twice in one section; leave one of them out")
+    return dict(pairs)
+
+
+def _meant(place: tuple[str | int, ...]) -> str:
+    """A question after a key that is like the last of `place`, for the end of a message."""
+    section: type[Section] = TrainingConfig
+    for part in place[:-1]:
+        field = section.model_fields.get(str(part))  # none: an item of a list, or of a mapping
+        kinds = () if field is None else (field.annotation, *get_args(field.annotation))
+        section = next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Section)), section)
+    like = get_close_matches(str(place[-1]), section.model_fields, n=1)
+    return f"; is {like[0]} meant?" if like else ""

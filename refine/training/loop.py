@@ -82,11 +82,11 @@ class Run:
     gains: Gains = field(default_factory=Gains)
     guide: Guide | None = None  # what the network's features are to become, where the loss says so
     awaits_validation: bool = False  # that of `step`, which is due and has not been made
+    files: dict[str, str] = field(default_factory=dict)  # as in Progress
 
     def progress(self, config: TrainingConfig) -> Progress:
-        guide = "" if self.guide is None else self.guide.sha256
         scaler = self.scaler.state_dict()
-        return Progress(self.step, self.gains, dump(config), scaler, self.awaits_validation, guide)
+        return Progress(self.step, self.gains, dump(config), scaler, self.awaits_validation, self.files)
 
 
 @dataclass(frozen=True)

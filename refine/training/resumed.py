@@ -6,10 +6,12 @@ import json
 from pathlib import Path
 
 from refine.errors import ConfigError
+from refine.models.metadata import sha256
 from refine.training.config import TrainingConfig, dump, parse_config
 from refine.training.guidance import Guide
 from refine.training.state import Progress, read_state
 
+ENCODER_WEIGHTS, GUIDE = "model.encoder_weights", "loss.features.encoder"
 SHOWN = 12
 """Digits of a sha256 that are told to the user."""
 
@@ -26,16 +28,31 @@ def check_same_config(state: Path, config: TrainingConfig, *, may_extend: bool) 
         raise ConfigError(f"{state}: was made with another config ({', '.join(differing)}); use another --run folder")
 
 
-def check_same_guide(state: Path, progress: Progress, guide: Guide | None) -> None:
+def check_same_guide(state: Path, saved: Progress, guide: Guide | None) -> None:
     """Raises ConfigError if `loss.features.encoder` is not the file that the state was made with, byte for byte.
 
     States of earlier versions do not say which it was.
     """
-    if guide is not None and progress.guide not in ("", guide.sha256):
+    former = saved.files.get(GUIDE)
+    if guide is not None and former not in (None, guide.sha256):
         raise ConfigError(
-            f"loss.features.encoder: {guide.config.encoder} has changed since {state} was made with it (sha256"
-            f" {progress.guide[:SHOWN]}, now {guide.sha256[:SHOWN]}); put the former file back, or start a new --run"
+            f"{GUIDE}: {guide.config.encoder} has changed since {state} was made with it (sha256 {former[:SHOWN]}, now"
+            f" {guide.sha256[:SHOWN]}); put the former file back, or start a new --run"
         )
+
+
+def files_of(config: TrainingConfig, guide: Guide | None, saved: Progress | None) -> dict[str, str]:
+    """The sha256 of the files that a run's weights come from, by their places in the config.
+
+    That of encoder weights is a state's own: once training has begun the file may be gone.
+    """
+    files = {} if guide is None else {GUIDE: guide.sha256}
+    weights = config.model.encoder_weights
+    if saved is not None and ENCODER_WEIGHTS in saved.files:
+        files[ENCODER_WEIGHTS] = saved.files[ENCODER_WEIGHTS]
+    elif weights is not None and Path(weights).is_file():
+        files[ENCODER_WEIGHTS] = sha256(weights)
+    return files
 
 
 def _with_defaults(saved: dict[str, object], state: Path) -> dict[str, object]:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from math import inf
 from pathlib import Path
 from types import FrameType
@@ -18,21 +19,22 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from refine import __version__
-from refine.errors import ConfigError, InputError
+from refine.errors import ConfigError, InputError, RefineError
 from refine.models.checkpoint import load_model, read_encoder_weights, save_checkpoint
 from refine.models.device import choose_device, choose_dtype
 from refine.models.encoder import Encoder
 from refine.models.isnet import ISNet
-from refine.models.metadata import FORMAT, Metadata, sha256
+from refine.models.metadata import FORMAT, Metadata, read_metadata
 from refine.models.preprocessing import Preprocessing
 from refine.models.registry import build_model, default_preprocessing, full_config
 from refine.training import processes
 from refine.training.config import TrainingConfig, dump
 from refine.training.data import Pairs, load_pairs, read_held_out
 from refine.training.log import Log, SilentLog
-from refine.training.loop import Callbacks, Machine, ValidationStopped, new_run, train
+from refine.training.loop import Callbacks, Machine, Run, ValidationStopped, new_run, train
+from refine.training.own_folder import owned
 from refine.training.placed import PlacedSamples
-from refine.training.resumed import check_same_config, check_same_guide
+from refine.training.resumed import ENCODER_WEIGHTS, check_same_config, check_same_guide, files_of
 from refine.training.samples import FirstSamples, Sample, WholeImageSamples, WindowSamples
 from refine.training.state import load_state, newest_readable, states
 
@@ -68,7 +70,7 @@ def run_training(
         config = config.model_copy(update={"schedule": config.schedule.model_copy(update={"steps": extend})})
     if resume is None and states(folder):
         raise InputError(f"{folder}: holds a run already; add --resume to continue it, or give another --run folder")
-    start = None
+    start, saved = None, None
     if resume is not None:
         start = newest_readable(folder) if resume == NEWEST else resume
         check_same_config(start, config, may_extend=extend is not None)
@@ -78,20 +80,15 @@ def run_training(
     model, preprocessing = build_network(config if start is None else _without_start(config))
     run = new_run(model, config, machine)
     if start is not None:
-        progress = load_state(start, run.model, run.ema, run.optimizer)
-        check_same_guide(start, progress, run.guide)
-        run.step, run.gains, run.awaits_validation = progress.step, progress.gains, progress.awaits_validation
-        if progress.scaler and run.scaler.is_enabled():
-            run.scaler.load_state_dict(dict(progress.scaler))
-    if run.gains.ends(config.schedule):
-        raise InputError(f"{folder}: ended at step {run.step}, as schedule.early_stop says; start a new --run to go on")
-    if run.step >= config.schedule.steps and not run.awaits_validation:
-        released = folder / "last.safetensors"
-        if not released.exists():  # killed between the last state and this
-            if processes.rank() == 0:
-                release(run.ema, config, preprocessing, released, step=run.step, metrics={})
-            return True
-        raise InputError(f"{folder}: the schedule of {config.schedule.steps} steps is finished; add --extend STEPS")
+        saved = load_state(start, run.model, run.ema, run.optimizer)
+        check_same_guide(start, saved, run.guide)
+        run.step, run.gains, run.awaits_validation = saved.step, saved.gains, saved.awaits_validation
+        if saved.scaler and run.scaler.is_enabled():
+            run.scaler.load_state_dict(dict(saved.scaler))
+    run.files = files_of(config, run.guide, saved)
+    if run.gains.ends(config.schedule) or (run.step >= config.schedule.steps and not run.awaits_validation):
+        _finish(run, config, preprocessing, folder)
+        return True
 
     samples = make_samples(config)
     stop = _StopRequest(stop_after_minutes, should_stop)
@@ -99,14 +96,33 @@ def run_training(
         with stop:
             calls = Callbacks(should_stop=stop.is_due)
             return train(run, samples, config, preprocessing, machine, folder, SilentLog(), calls)
-
     score = make_validator(config, stop.end_validation) if make_validator and config.validation.every else None
-    folder.mkdir(parents=True, exist_ok=True)
+    with owned(folder):
+        try:
+            return _train_first(run, samples, config, preprocessing, machine, folder, stop, score)
+        except RefineError:
+            raise
+        except OSError as error:  # of the log, most likely: a full disk
+            why = f"{error.filename or folder}: {error.strerror or error}"
+            raise InputError(f"{why}; the last state is whole, go on with --resume") from error
+
+
+def _train_first(
+    run: Run,
+    samples: Dataset[Sample],
+    config: TrainingConfig,
+    preprocessing: Preprocessing,
+    machine: Machine,
+    folder: Path,
+    stop: _StopRequest,
+    score: Callable[[Path], dict[str, float]] | None,
+) -> bool:
+    """What the first process does, which alone validates and writes files."""
     (folder / "config.json").write_text(json.dumps(dump(config), indent=2) + "\n", encoding="utf-8")
     candidate, best = folder / ".candidate.safetensors", folder / "best.safetensors"
 
     def keep(path: Path, scores: dict[str, float]) -> None:
-        release(run.ema, config, preprocessing, path, step=run.step, metrics=scores)
+        release(run.ema, config, preprocessing, path, step=run.step, metrics=scores, files=run.files)
 
     def validate(_ema: nn.Module, _step: int) -> dict[str, float]:
         assert score is not None
@@ -130,6 +146,18 @@ def run_training(
         candidate.unlink(missing_ok=True)
     keep(folder / "last.safetensors", {})
     return finished
+
+
+def _finish(run: Run, config: TrainingConfig, preprocessing: Preprocessing, folder: Path) -> None:
+    """Release what a run left that was killed between its last state and this. Raises InputError if it did that."""
+    released = folder / "last.safetensors"
+    if not processes.from_first(released.is_file() and read_metadata(released).step == run.step):
+        if processes.rank() == 0:
+            release(run.ema, config, preprocessing, released, step=run.step, metrics={}, files=run.files)
+        return
+    if run.gains.ends(config.schedule):
+        raise InputError(f"{folder}: ended at step {run.step}, as its validations decided; start a new --run to go on")
+    raise InputError(f"{folder}: the schedule of {config.schedule.steps} steps is finished; add --extend STEPS")
 
 
 def make_samples(config: TrainingConfig) -> Dataset[Sample]:
@@ -198,14 +226,14 @@ def release(
     *,
     step: int,
     metrics: dict[str, float],
+    files: Mapping[str, str] | None = None,
 ) -> None:
-    """Write averaged weights as a checkpoint for inference, with all that its user must know."""
-    weights = config.model.encoder_weights
+    """Write averaged weights as a checkpoint for inference, with all that its user must know; `files` as in a state."""
     training: dict[str, JsonValue] = {
         "about": config.about,
         "config": json.loads(json.dumps(dump(config))),
         "samples": step * config.schedule.batch,
-        "encoder_weights_sha256": sha256(weights) if weights else None,
+        "encoder_weights_sha256": (files or {}).get(ENCODER_WEIGHTS),
     }
     metadata = Metadata(
         format=FORMAT,
@@ -273,4 +301,6 @@ class _StopRequest:
             signal.signal(number, handler)
 
     def _ask(self, _number: int, _frame: FrameType | None) -> None:
+        if not self._signalled and processes.rank() == 0:
+            os.write(2, b"\nstopping after this step; the state will be saved\n")  # print may be what was interrupted
         self._signalled = True

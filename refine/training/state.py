@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -14,6 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from refine.errors import CheckpointError
+from refine.training.own_folder import UNFINISHED
 from refine.training.schedules import Gains
 
 FORMAT = 1
@@ -30,7 +33,7 @@ class Progress:
     config: dict[str, object]
     scaler: Mapping[str, float] = field(default_factory=dict)  # of float16's loss; empty in other precisions
     awaits_validation: bool = False  # the one of `step` was due, and is what a resumed run begins with
-    guide: str = ""  # sha256 of the truth encoder that guides the network; empty: none does
+    files: Mapping[str, str] = field(default_factory=dict)  # sha256 of what the weights come from, by place in `config`
 
 
 def save_state(
@@ -49,19 +52,22 @@ def save_state(
         "gains": json.dumps(asdict(progress.gains), sort_keys=True),
         "scaler": json.dumps(dict(progress.scaler), sort_keys=True),
         "awaits_validation": json.dumps(progress.awaits_validation),
-        "guide": progress.guide,
+        "files": json.dumps(dict(progress.files), sort_keys=True),
         "config": json.dumps(progress.config, sort_keys=True),
     }
     path = folder / f"state-{progress.step:08d}.safetensors"
-    hidden = folder / f".{path.name}.part"
+    unfinished = folder / UNFINISHED
+    hidden = unfinished / path.name
     try:
+        unfinished.mkdir(exist_ok=True)
         save_file(tensors, hidden, metadata=metadata)
         _flush(hidden)
         hidden.replace(path)
         _flush(folder)
     except (OSError, SafetensorError) as error:
-        hidden.unlink(missing_ok=True)
         raise CheckpointError(f"{path}: the state was not saved ({error}); the one before it is whole") from None
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
     for old in states(folder)[KEPT:]:
         old.unlink()
     return path
@@ -105,19 +111,21 @@ def read_state(path: Path) -> tuple[dict[str, Tensor], Progress]:
         config=json.loads(metadata["config"]),
         scaler=json.loads(metadata.get("scaler", "{}")),
         awaits_validation=json.loads(metadata.get("awaits_validation", "false")),
-        guide=metadata.get("guide", ""),
+        files=json.loads(metadata.get("files", "{}")),
     )
 
 
 def newest_readable(folder: Path) -> Path:
-    """The newest state that can be read whole; a truncated one is passed over."""
-    problems = []
+    """The newest state that can be read whole; a truncated one is passed over, and named on stderr."""
+    problems: list[str] = []
     for path in states(folder):
         try:
             read_state(path)
         except CheckpointError as error:
             problems.append(str(error))
         else:
+            for problem in problems:
+                print(f"{problem}; {path.name} is taken", file=sys.stderr)
             return path
     raise CheckpointError(problems[0] if problems else f"{folder}: no saved state to resume from")
 
