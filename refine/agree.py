@@ -62,16 +62,17 @@ class _Along:
     decimation: int
     length: int  # of the image
     count: int  # of the mask
+    extent: int  # image pixels that those of the mask cover; beyond the image where the last block is cut
 
     @property
     def side(self) -> float:
         """Level pixels of a mask pixel."""
-        return self.length / (self.count * self.decimation)
+        return self.extent / (self.count * self.decimation)
 
     def whole(self, origin: int) -> range:
         """Those that lie whole in the window at `origin`."""
         stop = min((origin + self.tile) * self.decimation, self.length)
-        return range(-(-origin * self.decimation * self.count // self.length), stop * self.count // self.length)
+        return range(-(-origin * self.decimation * self.count // self.extent), stop * self.count // self.extent)
 
     def weights(self, origin: int) -> tuple[Mask, Mask]:
         """(n, tile), which averages level pixels over each of them, and (tile, n), which interpolates between their
@@ -80,9 +81,9 @@ class _Along:
         cells = self.whole(origin)
         pixel = np.arange(origin, origin + self.tile, dtype=np.int64)
         low, high = (np.minimum(edge * self.decimation, self.length) * self.count for edge in (pixel, pixel + 1))
-        left = np.array(cells, np.int64)[:, None] * self.length
-        means = np.maximum(np.minimum(left + self.length, high) - np.maximum(left, low), 0) / self.length
-        centre = np.clip((low + high) / (2 * self.length) - 0.5 - cells.start, 0, len(cells) - 1)
+        left = np.array(cells, np.int64)[:, None] * self.extent
+        means = np.maximum(np.minimum(left + self.extent, high) - np.maximum(left, low), 0) / self.extent
+        centre = np.clip((low + high) / (2 * self.extent) - 0.5 - cells.start, 0, len(cells) - 1)
         spread = np.maximum(1 - np.abs(centre[:, None] - np.arange(len(cells))), 0)
         return means.astype(np.float32), spread.astype(np.float32)
 
@@ -90,13 +91,24 @@ class _Along:
 class Agreement:
     """The agreement of one level's windows with the first mask; `share`, 0..1, is how far it goes.
 
-    The mask is read by `read`, which may be called from another thread than the rest.
+    It is over blocks of `block` x `block` of the mask's pixels, with 1 over each of them; more only if the mask has the
+    image's size. The mask is read by `read`, which may be called from another thread than the rest.
     """
 
-    def __init__(self, mask: MaskSource, height: int, width: int, step: LevelPlan, share: float) -> None:
-        self._mask, self._share, self._grid = mask, share, step.grid
-        self._rows = _Along(step.tile, step.level.decimation, height, mask.height)
-        self._cols = _Along(step.tile, step.level.decimation, width, mask.width)
+    def __init__(
+        self, mask: MaskSource, height: int, width: int, step: LevelPlan, share: float, block: int = 1
+    ) -> None:
+        self._mask, self._share, self._grid, self._block = mask, share, step.grid, block
+        self._rows, self._cols = (
+            _Along(
+                step.tile,
+                step.level.decimation,
+                length,
+                count=-(-own // block),
+                extent=length if block == 1 else -(-own // block) * block,
+            )
+            for length, own in ((height, mask.height), (width, mask.width))
+        )
         self._row_weights = lru_cache(maxsize=1)(self._rows.weights)
         self._col_weights = lru_cache(maxsize=16)(self._cols.weights)
         smallest, largest = sorted((self._rows.side, self._cols.side))
@@ -109,7 +121,12 @@ class Agreement:
         rows, cols = self._rows.whole(window.row), self._cols.whole(window.col)
         if not (rows and cols):
             return np.empty((0, 0), np.float32)
-        return self._mask.read(Window(rows.start, cols.start, len(rows), len(cols)))
+        pixels = self._mask.read(Window(rows.start, cols.start, len(rows), len(cols)).scale(self._block))
+        if self._block == 1:
+            return pixels
+        blocks = pixels.reshape(len(rows), self._block, len(cols), self._block)
+        means: Mask = blocks.mean(axis=(1, 3), dtype=np.float64).astype(np.float32)
+        return means
 
     def __call__(self, place: tuple[int, int], mask: Mask, coarse: Mask, correction: Mask) -> Mask:
         """The correction (tile, tile) that makes `coarse` + correction agree with `mask`, what `read` gave.

@@ -46,6 +46,10 @@ RIGHT_TO = 0.5
 2, 4, 8 came out at 96.4, 88.2, 82.4 mBA when told that, and at 92.5, 86.3, 81.9 when told a whole pixel; reduced by 16
 it makes no difference."""
 
+TRUSTED_BLOCK = 3
+"""A mask of the image's size that is to be trusted is agreed with over blocks of so many pixels along a side: where its
+outline runs within one is for the image to say."""
+
 NETWORK_PIXELS = 4.0
 """A network's mask is wrong by this many of its pixels: on validation images masks of U2-NetP and MOS_L_lite came out
 better when told 4 than 2, and no better when told 6."""
@@ -132,12 +136,24 @@ def likely_averaged(ramp: float | None) -> float:
 
 
 def agreement_of(
-    height: int, width: int, mask_height: int, mask_width: int, *, is_network_output: bool, ramp: float | None
+    height: int,
+    width: int,
+    mask_height: int,
+    mask_width: int,
+    *,
+    is_network_output: bool,
+    ramp: float | None,
+    given_reach: float | None,
 ) -> float:
-    """0..1, how far a refined mask should agree with the first one where averaged over its pixels."""
-    if is_network_output or not is_smaller(height, width, mask_height, mask_width):
+    """0..1, how far a refined mask should agree with the first one where averaged over its pixels.
+
+    A `given_reach` of one image pixel says that the mask is to be trusted, a longer one that it is not.
+    """
+    if is_network_output or (given_reach is not None and given_reach > 1):
         return 0.0
-    return likely_averaged(ramp)
+    if is_smaller(height, width, mask_height, mask_width):
+        return likely_averaged(ramp)
+    return 1.0 if given_reach is not None and (mask_height, mask_width) == (height, width) else 0.0
 
 
 def make_levels(height: int, width: int, reach: float) -> tuple[Level, ...]:

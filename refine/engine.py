@@ -84,7 +84,7 @@ def refine_mask(
         for number, step in enumerate(plan.levels):
             sweep = Sweep(number, plan, journal, finished[number], progress)
             coarse = LevelCoarse(first, plan.height, plan.width, step.level, previous, keep_first=not step.is_last)
-            agreement = Agreement(mask, plan.height, plan.width, step, plan.agreement)
+            agreement = Agreement(mask, plan.height, plan.width, step, plan.agreement, plan.agreement_block)
             if step.is_last:
                 sweep.replay(sink.write, calls)
                 write = partial(write_mask, part=plan.output, as_float=as_float)

@@ -27,7 +27,7 @@ def plan_identity(plan: Plan) -> dict[str, str]:
     return {
         "the image's size": f"{plan.width} x {plan.height}",
         "--reach": repr(plan.reach),
-        "the agreement with the mask": repr(plan.agreement),
+        "the agreement with the mask": repr((plan.agreement, plan.agreement_block)),
         "--tile": str(plan.tile),
         "--overlap": str(plan.overlap),
         "--select": plan.select,

@@ -11,7 +11,7 @@ from itertools import product
 from math import ceil
 from typing import Literal
 
-from refine.cascade import LevelPlan, agreement_of, choose_reach, is_smaller, make_levels, plan_levels
+from refine.cascade import TRUSTED_BLOCK, LevelPlan, agreement_of, choose_reach, is_smaller, make_levels, plan_levels
 from refine.errors import InputError, MemoryBudgetError
 from refine.geometry import Window
 from refine.memory import BASELINE_BYTES, LITE_COST, MIB, NetworkCost, raster_cache_bytes, sweep_memory
@@ -60,6 +60,7 @@ class Plan:
     first_mask: Mapping[str, int] = field(default_factory=dict)  # main memory while a network makes it, by use
     networks_stay: bool = False  # the network of the first mask and the refining one lie side by side
     agreement: float = 0.0  # 0..1, how far the result, averaged over the first mask's pixels, is to be that mask
+    agreement_block: int = 1  # over blocks of so many of its pixels along a side
 
     @property
     def planned_peak(self) -> int:
@@ -128,10 +129,10 @@ def make_plan(
     _check_options(height, width, tile, overlap, minimum_tile, stride, reach, batch, roi)
     notes: list[str] = []
     sizes = height, width, mask_height, mask_width
-    agreement, may_be_averaged = 0.0, False
-    if reach is None:  # who says how wrong the mask may be, does not say that it is right on average
+    agreement = agreement_of(*sizes, is_network_output=mask_is_network_output, ramp=mask_ramp, given_reach=reach)
+    may_be_averaged = False
+    if reach is None:
         reach = choose_reach(*sizes, is_network_output=mask_is_network_output, ramp=mask_ramp)
-        agreement = agreement_of(*sizes, is_network_output=mask_is_network_output, ramp=mask_ramp)
         if not mask_is_network_output and mask_ramp is None and is_hard is None:
             may_be_averaged = is_smaller(*sizes)
             notes.append(f"the mask is taken as hard, wrong by {reach:g} px; a run measures the ramps of a soft one")
@@ -186,6 +187,7 @@ def make_plan(
         is_journalled=is_journalled,
         batch_is_given=batch is not None,
         agreement=agreement,
+        agreement_block=1 if is_smaller(*sizes) else TRUSTED_BLOCK,
     )
 
 

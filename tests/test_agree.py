@@ -143,8 +143,24 @@ def test_a_window_reads_the_mask_pixels_that_lie_whole_in_it(
 def test_only_small_masks_that_look_averaged_are_agreed_with(
     mask: tuple[int, int], is_network_output: bool, ramp: float | None, share: float
 ) -> None:
-    assert agreement_of(SIDE, SIDE, *mask, is_network_output=is_network_output, ramp=ramp) == pytest.approx(share)
+    found = agreement_of(SIDE, SIDE, *mask, is_network_output=is_network_output, ramp=ramp, given_reach=None)
+    assert found == pytest.approx(share)
 
 
-def test_who_gives_the_reach_does_not_ask_for_agreement() -> None:
-    assert make_plan(SIDE, SIDE, mask_height=60, mask_width=60, mask_ramp=1.0, reach=8.0).agreement == 0
+@pytest.mark.parametrize("size", [60, SIDE])
+def test_a_reach_of_one_pixel_says_that_the_mask_is_right_and_a_longer_one_that_it_is_not(size: int) -> None:
+    for reach, share in ((1.0, 1), (8.0, 0)):
+        assert make_plan(SIDE, SIDE, mask_height=size, mask_width=size, mask_ramp=1.0, reach=reach).agreement == share
+
+
+@pytest.mark.parametrize("side", [SIDE, SIDE - 1])
+def test_a_trusted_mask_of_the_image_s_size_is_kept_over_blocks(side: int) -> None:
+    truth, seen = (disc(150, shift)[:side, :side] for shift in (0.0, 0.3))
+    corner = Window(side - 60, side - 60, 60, 60)
+    whole, part = (
+        make_plan(side, side, mask_height=side, mask_width=side, reach=1.0, tile=96, overlap=32, roi=roi)
+        for roi in (None, corner)
+    )
+    alone, agreed = (run(picture(seen), truth, replace(whole, agreement=share)) for share in (0.0, 1.0))
+    assert np.abs(agreed - truth).mean() < 0.5 * np.abs(alone - truth).mean()
+    assert np.array_equal(run(picture(seen), truth, part), agreed[corner.slices])
