@@ -59,13 +59,13 @@ def test_a_level_after_the_first_is_wrong_by_two_pixels_of_the_one_before() -> N
         ((336, 336), (336, 336), True, None, 4.0),
         ((4096, 6000), (4096, 6000), False, None, 8.0),
         ((1024, 2048), (1024, 2048), False, None, 4.0),
-        ((300, 200), (300, 200), False, None, 1.0),
+        ((300, 200), (300, 200), False, None, 2.0),
         ((4000, 6000), (4000, 5999), False, 37.5, 37.5),
         ((4000, 6000), (400, 600), False, 1.6, 22.5),  # of either
         ((4000, 6000), (400, 600), False, 1.2, 5.0),  # a truth reduced
         ((4000, 6000), (400, 600), False, 2.1, 40.0),  # a network's
         ((4000, 6000), (400, 600), False, 6.0, 20.0),  # of something soft all over
-        ((4000, 6000), (8000, 12000), False, 0.3, 1.0),
+        ((4000, 6000), (8000, 12000), False, 0.3, 2.0),
     ],
 )
 def test_reach_follows_from_the_mask(
