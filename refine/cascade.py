@@ -52,8 +52,8 @@ outline runs within one is for the image to say."""
 
 LEAST_OF_LARGE = 2.0
 """A mask of the image's size, hard or antialiased, is taken to be wrong by as many image pixels at least: told 1 the
-network takes it as right and leaves it. On validation images below 512 px truths cut to polygons within 4 px gained 5 to
-13 points of mBA with 2, moved by 2 px 12 to 25; truths themselves lost 2 to 4, for which there is --reach 1."""
+network takes it as right and leaves it. On validation images below 512 px truths cut to polygons within 4 px gained 5
+to 13 points of mBA with 2, moved by 2 px 12 to 25; truths themselves lost 2 to 4, for which there is --reach 1."""
 
 NETWORK_PIXELS = 4.0
 """A network's mask is wrong by this many of its pixels: on validation images masks of U2-NetP and MOS_L_lite came out
@@ -106,8 +106,8 @@ def choose_reach(
     """How far a first mask may be wrong, in image pixels, at least 1.
 
     A network's output: four of its pixels. Another mask smaller than the image: `reach_of_small`. Else the width of its
-    ramp, if that was measured, or for a hard mask 8 px, less in images below 4096 px on the long side, and LEAST_OF_LARGE
-    at least. `ramp` is that of `facts_of_mask`, in pixels of the mask.
+    ramp, if that was measured, or for a hard mask 8 px, less in images below 4096 px on the long side; and at least
+    LEAST_OF_LARGE. `ramp` is that of `facts_of_mask`, in pixels of the mask.
     """
     pixel = max(height / mask_height, width / mask_width)
     if is_network_output:
