@@ -23,6 +23,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import NoReturn
 
 import click
 import cv2
@@ -139,6 +140,7 @@ class Training:
         said = os.open(self.folder.parent / f"{self.folder.name}-{rank}.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(said, 1)
         os.dup2(said, 2)
+        sys.stdout, sys.stderr = (os.fdopen(stream, "w", buffering=1, closefd=False) for stream in (1, 2))
         if self.processes > 1:
             os.environ.update(
                 RANK=str(rank), WORLD_SIZE=str(self.processes), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port)
@@ -155,8 +157,11 @@ class Training:
         for child in children:
             code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
             if code:
-                said = (self.folder.parent / f"{self.folder.name}-0.txt").read_text(encoding="utf-8")
-                raise SystemExit(f"{self.folder.name}: a process ended with {code}:\n{said}")
+                self._fail(f"a process ended with {code}")
+
+    def _fail(self, what: str) -> NoReturn:
+        said = (self.folder.parent / f"{self.folder.name}-0.txt").read_text(encoding="utf-8")
+        raise SystemExit(f"{self.folder.name}: {what}:\n{said}")
 
     def saved(self) -> int:
         """The step of the newest state that is whole."""
@@ -184,9 +189,11 @@ class Training:
         while time.monotonic() < limit:
             if log.exists() and log.stat().st_size > before and self.last_logged() >= step:
                 break
+            if any(os.waitpid(child, os.WNOHANG)[0] for child in children):
+                self._fail(f"a process ended before step {step}")
             time.sleep(0.005)
         else:
-            raise SystemExit(f"{self.folder.name}: no step {step} within {PATIENCE} s")
+            self._fail(f"no step {step} within {PATIENCE} s")
         time.sleep(later)
         for child in children:
             os.killpg(child, signal.SIGKILL)
