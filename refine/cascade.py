@@ -48,7 +48,7 @@ it makes no difference."""
 
 TRUSTED_BLOCK = 2
 """A mask of the image's size that is to be trusted is agreed with over blocks of so many pixels along a side: where its
-outline runs within one is for the image to say. True alphas of validation images kept 99.1 mBA with 2 and 98.9 with 3."""
+outline runs within one is for the image to say. True alphas of validation images kept 99.1 mBA, with 3 98.9."""
 
 LEAST_OF_LARGE = 2.0
 """A mask of the image's size, hard or antialiased, is taken to be wrong by as many image pixels at least: told 1 the
