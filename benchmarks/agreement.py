@@ -35,6 +35,9 @@ from refine.shipped import default_checkpoint
 from refine.sources import ArrayMask
 from refine.validation import reduce_mask
 
+NOT_TRUSTED = 1.001
+"""The shortest reach that, given, leaves agreement out; at 1 the network is told 1 as well."""
+
 FACTOR = 8
 """By which masks that are wrong are reduced: parts of a pixel are of this."""
 
@@ -95,7 +98,8 @@ def main() -> None:
         for kind, make in KINDS.items():
             mask = make(truth)
             facts = facts_of_mask(ArrayMask(mask), (truth.shape[0], truth.shape[1]))
-            reach = choose_reach(*truth.shape, *mask.shape, is_network_output=False, ramp=facts.ramp)
+            chosen = choose_reach(*truth.shape, *mask.shape, is_network_output=False, ramp=facts.ramp)
+            reach = max(chosen, NOT_TRUSTED)
             enlarged = np.asarray(cv2.resize(mask, truth.shape[::-1], interpolation=cv2.INTER_LINEAR), np.float32)
             results = [
                 refine_with(refiner, image, mask, settings=Settings(align="stretch", device="cpu", reach=given))

@@ -1,4 +1,4 @@
-"""Makes a refined mask agree with the mask it came from: averaged over a pixel of that one, it is that pixel again.
+"""Makes a refined mask agree with the mask it came from: averaged over that one's pixels, it is that mask again.
 
 A mask that somebody reduced from an accurate one tells of each of its pixels, to a part of a percent, how much of it is
 foreground. The network finds the outline in the image, to about a pixel of that. So the logits of a window are shifted
@@ -8,7 +8,8 @@ super-resolution (Irani and Peleg 1991, section 3), solved by Newton's method on
 
 A mask that is wrong must not be agreed with. Its averages tell: those of the network lie off them by as much as the
 outline is wrong. So in windows where they do, the network's word stands. Only soft masks whose ramps are as sharp as
-those of an averaged mask are considered at all (`cascade.agreement_of`).
+those of an averaged mask are considered, and masks of the image's size that are said to be right
+(`cascade.agreement_of`). A network's mask that was reduced afterwards passes for averaged: it wants --reach.
 
 On validation images (`benchmarks/agreement.py`) truths reduced by 2, 4, 8 and 16 come out several points of mBA better.
 """
@@ -28,7 +29,7 @@ SMALLEST_PIXEL = 1.5
 """Pixels of the first mask with fewer level pixels along a side are left alone: there is nothing to move in them."""
 
 FEWEST_IN_TILE = 3
-"""A window sees at least this many of them along a side, or they are left alone."""
+"""A window is as long as this many of them, or they are left alone: whole ones in it may be one fewer."""
 
 OFF_BY, OFF_BY_PIXELS = 0.06, 0.2
 """The network's averages lie off an accurate mask by OFF_BY at most, and by OFF_BY_PIXELS pixels of the level more, as

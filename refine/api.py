@@ -116,9 +116,9 @@ def refine_raster(
     image, out, mask = as_path(image), Path(out), None if mask is None else as_path(mask)
     header = read_header(image, max_pixels=settings.max_pixels)
     check_output(out, image, overwrite=settings.overwrite, overviews=settings.overviews, cog=settings.cog)
-    read = (*header.files, *_files_of_mask(mask, settings))
-    check_apart(out, read)
-    unchanged = Unchanged(read)
+    mask_files = _files_of_mask(mask, settings)
+    check_apart(out, (*header.files, *mask_files))
+    unchanged, mask_unchanged = Unchanged(header.files), Unchanged(mask_files)
     if not (settings.resume or settings.overwrite):
         check_left_over(out)
     networks = choose_networks(settings, resolve_device(settings), needs_coarse=mask is None)
@@ -149,6 +149,7 @@ def refine_raster(
             opened = stack.enter_context(
                 open_mask(mask, size, align=settings.align, max_pixels=settings.max_pixels, directory=out.parent)
             )
+            mask_unchanged.check()  # all of it is read now, and kept
             first, notes = opened, notes + opened.notes
             facts = replace(facts_of_mask(opened, size), kept_bytes=facts.kept_bytes, reading_bytes=facts.reading_bytes)
         if not plan.networks_stay:
@@ -230,7 +231,7 @@ def plan_raster(
 ) -> Plan:
     """What `refine_raster` would do, from headers alone: no pixel is read, and torch is not imported.
 
-    What only pixels tell is assumed, and noted in the plan: that a mask of the image's size is hard. With `of_several`
+    What only pixels tell is assumed, and noted in the plan: that a mask is hard. With `of_several`
     networks stay loaded for the next image.
     """
     settings = settings or Settings()

@@ -106,6 +106,10 @@ SMALLEST_CACHE = 16 * MIB
 BAND_PIXELS = 1 << 20
 """Coarse rows are made in bands of at most this many pixels, of the mask or of the level."""
 
+AGREEMENT_PIXEL_BYTES = 150
+"""Of agreement, for each pixel of a window: 171 were measured with masks of 1.5 px a pixel, of which the mask's own
+pixels in 24 windows were 43."""
+
 RESAMPLED_PIXEL_BYTES = 32
 """A band in float32, and in float64 before and after the columns."""
 
@@ -127,11 +131,6 @@ def raster_cache_bytes(height: int, width: int, tile: int, block_height: int | N
     """
     rows = min(OUTPUT_BLOCK if block_height is None else block_height, height)
     return max(SMALLEST_CACHE, (-(-tile // rows) + 1) * rows * width * pixel_bytes)
-
-
-AGREEMENT_PIXEL_BYTES = 180
-"""For each pixel of a window, beside the windows in flight: 171 were measured for 24 windows that a mask of 1.5 px a
-pixel crosses, with the weights of 16 columns."""
 
 
 def sweep_memory(
@@ -158,11 +157,17 @@ def sweep_memory(
                 "resampling": RESAMPLED_PIXEL_BYTES * max(BAND_PIXELS, mask_row, step.level.width),
                 "corrections of levels": waiting + kept,
             }
-            | ({"agreement with the mask": AGREEMENT_PIXEL_BYTES * step.tile * step.tile} if may_agree else {})
+            | ({"agreement with the mask": _agreement_bytes(step.tile, batch, look_ahead)} if may_agree else {})
             | ({"part's file": PART_FILE_BYTES_PER_COL * step.level.width} if is_journalled else {})
         )
         waiting = kept
     return max(candidates, key=lambda memory: sum(memory.values()))
+
+
+def _agreement_bytes(tile: int, batch: int, look_ahead: int) -> int:
+    window = tile * tile
+    # Planes of one window and the weights of 16 columns; the mask's pixels of all windows in flight.
+    return AGREEMENT_PIXEL_BYTES * window + 2 * window * batch * (look_ahead + 1)
 
 
 def _level_memory(

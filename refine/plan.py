@@ -130,11 +130,11 @@ def make_plan(
     notes: list[str] = []
     sizes = height, width, mask_height, mask_width
     agreement = agreement_of(*sizes, is_network_output=mask_is_network_output, ramp=mask_ramp, given_reach=reach)
-    may_be_averaged = False
+    is_known = mask_is_network_output or mask_ramp is not None or is_hard is not None
+    may_be_averaged = not is_known and is_smaller(*sizes) and (reach is None or reach <= 1)
     if reach is None:
         reach = choose_reach(*sizes, is_network_output=mask_is_network_output, ramp=mask_ramp)
-        if not mask_is_network_output and mask_ramp is None and is_hard is None:
-            may_be_averaged = is_smaller(*sizes)
+        if not is_known:
             notes.append(f"the mask is taken as hard, wrong by {reach:g} px; a run measures the ramps of a soft one")
     steps = plan_levels(make_levels(height, width, reach), height, tile, overlap, roi, overviews)
     swept = (steps[-1].rows[1] - steps[-1].rows[0]) * width
@@ -275,7 +275,7 @@ def _described(plan: Plan) -> Iterator[str]:
         yield f"part        rows {plan.roi.row} to {plan.roi.stop_row}, columns {plan.roi.col} to {plan.roi.stop_col}"
     yield f"mask        wrong by up to {plan.reach:.1f} px; windows run: {plan.select}"
     if plan.agreement > 0:
-        yield f"{'':12}averaged over its pixels the result is to be the mask again ({plan.agreement:.0%})"
+        yield f"{'':12}averaged over its pixels the result is to be the mask again, where a window sees enough of them"
     yield f"windows     {plan.tile} px, {plan.overlap} of them shared with the next window"
     yield f"batch       {plan.batch} windows on {plan.device}, {plan.look_ahead} batches read ahead"
     yield ""

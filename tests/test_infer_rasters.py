@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from rasters import NORTH_UP, read_mask, write_picture, write_tif
 from refine import Settings, planning, refine_raster
 from refine.api import plan_raster
 from refine.errors import InputError, RasterError
+from refine.masks import RasterMask, open_mask
 from refine.models.metadata import sha256
 from refine.run_folder import can_resume
 
@@ -170,13 +172,34 @@ def test_an_image_that_changes_while_it_is_read_gives_no_mask(
 
 
 def test_a_mask_that_changes_while_it_is_read_gives_no_mask(
+    tmp_path: Path, pair: tuple[Path, Path], options: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image, mask = pair
+
+    def open_and_touch(*args: Any, **kwargs: Any) -> RasterMask:
+        opened = open_mask(*args, **kwargs)
+        os.utime(mask)
+        return opened
+
+    monkeypatch.setattr("refine.api.open_mask", open_and_touch)
+    with pytest.raises(RasterError, match=f"{mask.name}: changed while it was read; refine again when it is whole"):
+        refine_raster(image, tmp_path / "out.tif", mask, settings=options)
+    assert not (tmp_path / "out.tif").exists()
+
+
+def test_what_changes_after_it_was_read_or_is_not_read_ends_no_run(
     tmp_path: Path, pair: tuple[Path, Path], options: Settings
 ) -> None:
     image, mask = pair
-    meddling = Meddling(lambda: os.utime(mask))
-    with pytest.raises(RasterError, match=f"{mask.name}: changed while it was read; refine again when it is whole"):
-        refine_raster(image, tmp_path / "out.tif", mask, settings=options, progress=meddling)
-    assert not (tmp_path / "out.tif").exists()
+    statistics = image.with_name(image.name + ".aux.xml")
+    statistics.write_text("<PAMDataset></PAMDataset>")
+
+    def meddle() -> None:
+        os.utime(mask)
+        os.utime(statistics)
+
+    refine_raster(image, tmp_path / "out.tif", mask, settings=options, progress=Meddling(meddle))
+    assert (tmp_path / "out.tif").exists()
 
 
 @pytest.mark.usefixtures("small_parts")

@@ -193,3 +193,13 @@ def test_a_mask_of_the_images_size_that_was_not_read_is_said_to_be_taken_as_hard
     assert "taken as hard, wrong by 8 px" in unread.notes[0]
     assert unread.notes[0] in unread.describe()
     assert not make_plan(4096, 4096, mask_height=4096, mask_width=4096, is_hard=True).notes
+
+
+@pytest.mark.parametrize("reach", [None, 1.0, 30.0])
+@pytest.mark.parametrize("ramp", [None, 1.0, 2.0])
+def test_headers_foresee_that_a_mask_is_agreed_with(reach: float | None, ramp: float | None) -> None:
+    before = make_plan(3000, 4000, mask_height=375, mask_width=500, reach=reach)
+    after = make_plan(3000, 4000, mask_height=375, mask_width=500, reach=reach, mask_ramp=ramp, is_hard=ramp is None)
+    use = "agreement with the mask"
+    assert (use in after.memory) == (after.agreement > 0)
+    assert after.memory.get(use, 0) <= before.memory.get(use, 0)
