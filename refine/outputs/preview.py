@@ -82,7 +82,7 @@ def compose(
         "image": picture,
         "coarse mask": _grey(before),
         "refined mask": _grey(after),
-        "outline: coarse red, refined blue": draw_outlines(picture, before, after),
+        "outline: coarse red, refined cyan": draw_outlines(picture, before, after),
         f"windows: {ran} of {all_windows}": draw_windows(picture, run, part),
     }
     canvas = np.full((layout.height, layout.width, 3), _PAPER, np.uint8)
