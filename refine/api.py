@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from refine.arrays import array_image
 from refine.engine import refine_mask
 from refine.errors import InputError, RasterError, RefineError
-from refine.first_mask import MaskFacts, facts_by_network, facts_of_file, facts_of_mask, mask_by_network
+from refine.first_mask import MaskFacts, facts_by_network, facts_of_file, facts_of_mask, mask_by_network, notes_of
 from refine.flips import flipped
 from refine.geometry import Mask, Window
 from refine.identity import Identity, Unchanged, checksum, fingerprint, plan_identity
@@ -144,6 +144,7 @@ def refine_raster(
             if not plan.networks_stay:
                 loaded.drop_refiner()
             first = mask_by_network(source, networks, plan.decimations, settings.max_memory, loaded)
+            notes += notes_of(first, networks.coarse or "the network")
         else:
             size = (source.height, source.width)
             opened = stack.enter_context(

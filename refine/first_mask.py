@@ -10,6 +10,7 @@ from pathlib import Path
 from refine.cascade import is_smaller
 from refine.coarse import coarse_decimation, make_coarse
 from refine.errors import MemoryBudgetError
+from refine.geometry import Window
 from refine.loaded import LoadedNetworks
 from refine.masks import Align, check_fit, mask_size
 from refine.memory import BASELINE_BYTES, MIB
@@ -79,3 +80,11 @@ def mask_by_network(
     decimation = coarse_decimation(image.height, image.width, network.input_height, network.input_width)
     image.prepare(sorted({*decimations, decimation} - {1}, reverse=True))
     return ArrayMask(make_coarse(image, network))
+
+
+def notes_of(mask: MaskSource, coarse: str) -> tuple[str, ...]:
+    """What is to be said of a mask that the network `coarse` made: that it found nothing, if nowhere above 0.5."""
+    highest = float(mask.read(Window(0, 0, mask.height, mask.width)).max())
+    if highest > 0.5:
+        return ()
+    return (f"{coarse} found no object: its mask is nowhere above {highest:.2f}; give --mask, or another --coarse",)

@@ -21,6 +21,7 @@ from refine.backends import coarse_footprint, load_coarse
 from refine.cli import infer
 from refine.command import run
 from refine.errors import MemoryBudgetError
+from refine.first_mask import notes_of
 from refine.memory import BASELINE_BYTES, COARSE_COSTS, MIB
 from refine.models import build_model, network_names, unet6
 from refine.models.checkpoint import save_checkpoint
@@ -29,6 +30,7 @@ from refine.models.registry import NETWORKS, published_preprocessing
 from refine.networks import choose_networks
 from refine.settings import CoarseKind, Settings
 from refine.shipped import default_checkpoint
+from refine.sources import ArrayMask
 
 ROOT = Path(__file__).parent.parent
 ASTRONAUT = ROOT / "examples" / "astronaut.jpg"
@@ -169,3 +171,12 @@ def test_a_network_that_needs_the_background_too_is_no_coarse_network(
         assert ended.value.code == 2
         assert said in capsys.readouterr().err
     assert [found.name for found in tmp_path.iterdir()] == ["unet6.safetensors"]
+
+
+def test_a_first_mask_that_shows_nothing_is_told() -> None:
+    faint = np.full((20, 30), 0.25, np.float32)
+    assert notes_of(ArrayMask(faint), "u2netp") == (
+        "u2netp found no object: its mask is nowhere above 0.25; give --mask, or another --coarse",
+    )
+    faint[3, 4] = 0.75
+    assert notes_of(ArrayMask(faint), "u2netp") == ()
