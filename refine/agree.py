@@ -118,7 +118,7 @@ class Agreement:
         self._off_by = OFF_BY + OFF_BY_PIXELS / smallest
 
     def read(self, place: tuple[int, int]) -> Mask:
-        """The first mask's pixels that lie whole in a window, (n, m); neither is 0 where the window has an outline."""
+        """The first mask's pixels, or blocks, that lie whole in a window, (n, m); (0, 0) if there is none."""
         window = self._grid.window(*place)
         rows, cols = self._rows.whole(window.row), self._cols.whole(window.col)
         if not (rows and cols):
