@@ -34,6 +34,7 @@ from refine.sources import ArrayImage
 
 OVERLAPS = (0, 16, 32, 64, 96)
 REACH_FACTORS = (0.5, 2.0, 4.0)
+PASSES = (1, 3, 4)
 
 Make = Callable[[RGB, Mask], Mask]
 
@@ -102,6 +103,9 @@ def make_makers(checkpoint: Path, *, exported: bool) -> dict[str, Make]:
 
     makers = {f"{name}, overlap 64": maker(name) for name in refiners}
     makers |= {f"bfloat16, overlap {px}": maker("bfloat16", overlap=px) for px in OVERLAPS if px != 64}
+    makers |= {f"bfloat16, passes {count}": maker("bfloat16", passes=count) for count in PASSES}
+    makers |= {f"bfloat16, passes {count}, overlap 32": maker("bfloat16", passes=count, overlap=32) for count in PASSES}
+    makers |= {f"bfloat16, passes 1, flips {count}": maker("bfloat16", passes=1, flips=count) for count in (2, 4)}
     makers["bfloat16, --select all"] = maker("bfloat16", select="all")
     makers |= {f"bfloat16, reach x {factor:g}": maker("bfloat16", factor) for factor in REACH_FACTORS}
     return makers

@@ -11,6 +11,9 @@ the result, without imports and without the loading of the network; the median c
 ways apart on a busy machine, and ratios are of those. Peaks are the operating system's, of the whole process. mBA and
 IoU are in percent, on a grid of at most 4096 px.
 
+refine runs one pass, as the others do, where its default is two (--passes). "refine all flat" is told a reach that one
+level of the cascade holds, so that it runs the windows that MONAI runs.
+
 "monai as loaded" is the checkpoint's network in float32 as torch makes it, which is how MONAI is used; all others get
 the network that refine prepares: BatchNorm folded, channels last, bfloat16 where the CPU multiplies it.
 """
@@ -37,7 +40,7 @@ from scenes import example_pair
 
 from refine.allocation import keep_freed_memory
 from refine.backends import load_coarse
-from refine.cascade import NETWORK_PIXELS
+from refine.cascade import FIRST_REACH, NETWORK_PIXELS
 from refine.shipped import default_checkpoint
 
 MIB = 1 << 20
@@ -46,6 +49,7 @@ SCORED_SIDE = 4096
 BLOCK = 512
 WAYS = ("refine boundary", "refine all", "monai", "monai as loaded", "toolbelt", "whole")
 ONNX = "refine boundary onnxruntime"
+FLAT = "refine all flat"
 WHOLE_PIXEL_BYTES = 800
 """What a whole-image call needs for each pixel; it is left out where main memory has less."""
 
@@ -53,13 +57,14 @@ WHOLE_PIXEL_BYTES = 800
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--side", type=int, action="append", help="pixels of the image's side, several times")
-    parser.add_argument("--ways", default=",".join(WAYS), help=f"which, with commas between; also {ONNX!r}")
+    parser.add_argument("--ways", default=",".join(WAYS), help=f"which, with commas between; also {ONNX!r}, {FLAT!r}")
     parser.add_argument("--checkpoint", type=Path, default=default_checkpoint("mos_h_lite"))
     parser.add_argument("--image", type=Path, help="a photograph")
     parser.add_argument("--truth", type=Path, help="its true mask")
     parser.add_argument("--share", type=float, default=1.0, help="of the side that the photograph takes")
     parser.add_argument("--tile", type=int, default=224)
     parser.add_argument("--overlap", type=int, default=64)
+    parser.add_argument("--passes", type=int, default=1, help="refine's; the others have one")
     parser.add_argument("--max-memory", default="4GiB", help="refine's budget")
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--folder", type=Path, help="where images are made and removed [default: the system's]")
@@ -90,7 +95,7 @@ def compare(folder: Path, side: int, options: argparse.Namespace) -> list[dict[s
     for _ in range(options.rounds):
         for way in ways:
             call = [sys.executable, __file__, "--tile", options.tile, "--overlap", options.overlap]
-            call += ["--max-memory", options.max_memory, "--checkpoint", options.checkpoint]
+            call += ["--passes", options.passes, "--max-memory", options.max_memory, "--checkpoint", options.checkpoint]
             call += ["--run", way, side, folder / "image.tif", folder / "coarse.png", folder / f"{way}.tif"]
             found = run_measured([*map(str, call)])
             if found.code:
@@ -145,12 +150,13 @@ def run_refine(
     from refine.api import Settings, refine_raster
     from refine.loaded import LoadedNetworks
 
-    select, backend = (*way.split(), "torch")[:2]
+    select, backend = (*way.removesuffix(" flat").split(), "torch")[:2]
     settings = Settings(
         tile=options.tile,
         overlap=options.overlap,
-        reach=reach_of(side),
+        reach=min(reach_of(side), FIRST_REACH) if way.endswith(" flat") else reach_of(side),
         select=select,
+        passes=options.passes,
         backend=backend,
         checkpoint=options.checkpoint,
         max_memory=options.max_memory,

@@ -54,6 +54,7 @@ def refine(context: click.Context) -> None:
 @setting("max_pixels", type=int, metavar="N")
 @setting("max_memory", callback=size, metavar="SIZE", shown_default="4GiB")
 @setting("batch", callback=batch, metavar="auto|N")
+@setting("passes", type=int, metavar="1|2|3|4")
 @setting("flips", type=int, metavar="1|2|4")
 @setting("device", type=click.Choice(["auto", "cpu", "cuda"]))
 @setting("backend", type=click.Choice(get_args(Backend)))

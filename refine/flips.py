@@ -21,12 +21,13 @@ VIEWS: tuple[Callable[[Plane], Plane], ...] = (
 )
 """Of (B, T, T, ...): as it is, mirrored, turned over its diagonal, and both."""
 
-_BACK: tuple[Callable[[Plane], Plane], ...] = (
+BACK: tuple[Callable[[Plane], Plane], ...] = (
     VIEWS[0],
     VIEWS[1],
     VIEWS[2],
     lambda windows: windows[:, :, ::-1].swapaxes(1, 2),
 )
+"""What undoes each of VIEWS."""
 
 
 TURNED_PIXEL_BYTES = 3 + 3 * 4
@@ -52,7 +53,7 @@ class Flipped:
 
     def __call__(self, image: RGB, coarse: Mask, reach: float) -> Mask:
         total = np.zeros_like(coarse)
-        for view, back in zip(VIEWS[: self._flips], _BACK, strict=False):
+        for view, back in zip(VIEWS[: self._flips], BACK, strict=False):
             correction = self._refiner(np.ascontiguousarray(view(image)), np.ascontiguousarray(view(coarse)), reach)
             total += back(correction)
         mean: Mask = total / np.float32(self._flips)

@@ -31,6 +31,7 @@ def plan_identity(plan: Plan) -> dict[str, str]:
         "--tile": str(plan.tile),
         "--overlap": str(plan.overlap),
         "--select": plan.select,
+        "--passes": str(plan.passes),
         "--batch": str(plan.batch),
         "--roi": "none" if roi is None else f"{roi.row},{roi.col},{roi.height},{roi.width}",
         "the grid": repr((plan.low, plan.high, plan.batch_sizes, levels)),

@@ -44,11 +44,12 @@ class MeasuredCost:
         return int(self.margin * (self.call_bytes + self.pixel_bytes * batch * tile * tile))
 
 
-BASELINE_BYTES: Mapping[str, int] = MappingProxyType({"cpu": int(MARGIN * 610 * MIB), "cuda": int(MARGIN * 1900 * MIB)})
+BASELINE_BYTES: Mapping[str, int] = MappingProxyType({"cpu": int(MARGIN * 830 * MIB), "cuda": int(MARGIN * 1900 * MIB)})
 """The process with all libraries imported and a network loaded, without its weights; with CUDA its context as well.
 
-The first is measured: 575 MiB with the libraries (torch 2.15, its default wheel with CUDA, whose libraries count), 33
-more when a network was loaded. The second is an estimate.
+The first is measured: 575 MiB with the libraries (torch 2.15, its default wheel with CUDA, whose libraries count) and 33
+more when a network was loaded, where Linux maps 64 KiB of a library at an access; 790 and 40 where the disk is read
+ahead by 8 MiB and it maps up to 1 MiB. The second is an estimate.
 """
 
 ONNX_BASELINE_BYTES = int(MARGIN * 105 * MIB)
@@ -110,6 +111,9 @@ AGREEMENT_PIXEL_BYTES = 150
 """Of agreement, for each pixel of a window: 171 were measured with masks of 1.5 px a pixel, of which the mask's own
 pixels in 24 windows were 43."""
 
+PASSED_PIXEL_BYTES = 3 + 3 * 4
+"""Of several passes, for each pixel of a call: the turned image and mask, the refined mask and the one before it."""
+
 RESAMPLED_PIXEL_BYTES = 32
 """A band in float32, and in float64 before and after the columns."""
 
@@ -142,6 +146,7 @@ def sweep_memory(
     look_ahead: int,
     *,
     has_invalid: bool,
+    passes: int,
     may_agree: bool,
     is_journalled: bool = False,
 ) -> dict[str, int]:
@@ -157,6 +162,7 @@ def sweep_memory(
                 "resampling": RESAMPLED_PIXEL_BYTES * max(BAND_PIXELS, mask_row, step.level.width),
                 "corrections of levels": waiting + kept,
             }
+            | ({"passes": PASSED_PIXEL_BYTES * batch * step.tile * step.tile} if passes > 1 else {})
             | ({"agreement with the mask": _agreement_bytes(step.tile, batch, look_ahead)} if may_agree else {})
             | ({"part's file": PART_FILE_BYTES_PER_COL * step.level.width} if is_journalled else {})
         )

@@ -42,6 +42,7 @@ class Plan:
     tile: int
     overlap: int
     select: Select
+    passes: int  # times that the network refines each window, from its own result
     low: float
     high: float
     device: Device
@@ -100,6 +101,7 @@ def make_plan(
     overlap: int = 64,
     reach: float | None = None,
     select: Select = "boundary",
+    passes: int = 1,
     batch: int | None = None,
     budget_bytes: int | None = None,
     device: Device = "cpu",
@@ -153,6 +155,7 @@ def make_plan(
             size,
             look_ahead,
             has_invalid=has_invalid,
+            passes=passes,
             may_agree=agreement > 0 or may_be_averaged,
             is_journalled=is_journalled,
         )
@@ -170,6 +173,7 @@ def make_plan(
         tile=tile,
         overlap=overlap,
         select=select,
+        passes=passes,
         low=LOW,
         high=HIGH,
         device=device,
@@ -276,7 +280,8 @@ def _described(plan: Plan) -> Iterator[str]:
     yield f"mask        wrong by up to {plan.reach:.1f} px; windows run: {plan.select}"
     if plan.agreement > 0:
         yield f"{'':12}averaged over its pixels the result is to be the mask again, where a window sees enough of them"
-    yield f"windows     {plan.tile} px, {plan.overlap} of them shared with the next window"
+    often = _times(plan.passes)
+    yield f"windows     {plan.tile} px, {plan.overlap} of them shared with the next window, each refined {often}"
     yield f"batch       {plan.batch} windows on {plan.device}, {plan.look_ahead} batches read ahead"
     yield ""
     yield f"{'level':<8}{'width x height':>18}{'reach':>8}{'grid':>14}{'parts':>7}{'windows':>10}  correction"
@@ -301,6 +306,10 @@ def _described(plan: Plan) -> Iterator[str]:
         yield from _sizes("on the GPU", plan.device_memory, "together")
     yield from _sizes("disk", plan.temporary, "temporary files")
     yield from (f"{'note':<12}{note}" for note in plan.notes)
+
+
+def _times(count: int) -> str:
+    return "once" if count == 1 else "twice" if count == 2 else f"{count} times"
 
 
 def _sizes(title: str, sizes: Mapping[str, int], total: str) -> Iterator[str]:

@@ -130,6 +130,7 @@ class _Common(TypedDict):
     overlap: int
     reach: float | None
     select: Select
+    passes: int
     batch: int | None
     budget_bytes: int
     device: Device
@@ -148,6 +149,7 @@ def _common(facts: MaskFacts, settings: Settings, device: Device, stride: int) -
         "overlap": settings.overlap,
         "reach": settings.reach,
         "select": settings.select,
+        "passes": settings.passes,
         "batch": None if settings.batch == "auto" else settings.batch,
         "budget_bytes": settings.max_memory,
         "device": device,

@@ -8,6 +8,7 @@ import numpy as np
 
 from refine.agree import Agreement
 from refine.errors import DeviceMemoryError
+from refine.flips import BACK, VIEWS
 from refine.geometry import RGB, BoolArray, Mask
 from refine.sources import Refiner
 from refine.stream import Batch, Corrections
@@ -38,23 +39,45 @@ class Calls:
             self.most = (most + 1) // 2
 
 
-def run_batches(batches: Iterable[Batch], calls: Calls, reach: float, agreement: Agreement) -> Iterator[Corrections]:
+def run_batches(
+    batches: Iterable[Batch], calls: Calls, reach: float, agreement: Agreement, passes: int
+) -> Iterator[Corrections]:
     """The correction of every window, in agreement; the surplus windows of a padded batch are dropped."""
     for batch in batches:
         corrections, broken = None, 0
         if batch.image is not None and batch.coarse is not None:
-            corrections, broken = bounded(calls(batch.image, batch.coarse, reach)[: len(batch.places)])
-            for index, mask in enumerate(batch.masks):
-                corrections[index] = agreement(batch.places[index], mask, batch.coarse[index], corrections[index])
+            corrections, broken = _refined(batch, batch.image, batch.coarse, calls, reach, agreement, passes)
         yield Corrections(batch.bands, batch.places, corrections, batch.finished, broken)
 
 
-def bounded(corrections: Mask) -> tuple[Mask, int]:
-    """Corrections (n, T, T) cut to -1..1, and the number of windows that held NaN or infinity and count as zero now.
+def _refined(
+    batch: Batch, image: RGB, coarse: Mask, calls: Calls, reach: float, agreement: Agreement, passes: int
+) -> tuple[Mask, int]:
+    """Corrections of the batch's windows after all passes, and how many of them the network had no finite answer for.
+
+    Each pass begins with the result of the one before and sees the window turned another way, so that what the network
+    gets wrong in one is not simply said again in the next.
+    """
+    count = len(batch.places)
+    sound, refined, total = np.ones(count, np.bool_), coarse, np.zeros_like(coarse[:count])
+    for view, back in zip(VIEWS[:passes], BACK, strict=False):
+        answers = calls(np.ascontiguousarray(view(image)), np.ascontiguousarray(view(refined)), reach)
+        corrections, answered = bounded(back(answers)[:count])
+        sound &= answered
+        for index, mask in enumerate(batch.masks):
+            corrections[index] = agreement(batch.places[index], mask, refined[index], corrections[index])
+        total = np.clip(refined[:count] - coarse[:count] + corrections, -1, 1)
+        refined = coarse.copy()
+        refined[:count] = np.clip(coarse[:count] + total, 0, 1)
+    return total, int(np.count_nonzero(~sound))
+
+
+def bounded(corrections: Mask) -> tuple[Mask, BoolArray]:
+    """Corrections (n, T, T) cut to -1..1, and (n,) whether each is sound: one with NaN or infinity counts as zero now.
 
     Such a window is dropped whole: its other pixels went through the same arithmetic.
     """
     sound: BoolArray = np.all(np.isfinite(corrections), axis=(1, 2))
     if not sound.all():
         corrections = np.where(sound[:, None, None], corrections, np.float32(0))
-    return np.clip(corrections, -1, 1), int(len(sound) - sound.sum())
+    return np.clip(corrections, -1, 1), sound

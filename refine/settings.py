@@ -91,6 +91,9 @@ class Settings(BaseModel):
     max_pixels: int = Field(10**11, gt=0, description="larger images and masks are refused, as damaged or hostile")
     max_memory: Size = Field(4 * 2**30, gt=0, description="bytes that the whole process may take")
     batch: Literal["auto"] | Annotated[int, Field(ge=1)] = Field("auto", description="windows per network call")
+    passes: Literal[1, 2, 3, 4] = Field(
+        2, description="times that each window is refined, each time from the result of the last"
+    )
     flips: Literal[1, 2, 4] = Field(
         1, description="mirrored and turned views of each window that the network is asked about, and averaged"
     )

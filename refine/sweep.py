@@ -124,7 +124,7 @@ class Sweep:
         batches = clock.times("read", read_batches(selected, image, agreement, step, plan))
         with clock.running(), closing(read_ahead(batches, plan.look_ahead)) as ahead:
             ready = clock.times("wait", ahead)
-            results = clock.times("network", run_batches(ready, calls, step.level.reach, agreement))
+            results = clock.times("network", run_batches(ready, calls, step.level.reach, agreement, plan.passes))
             final = clock.times("blend", blend_rows(self._counted(results, step), self._strip))
             for number, part in enumerate(parts, start=self._finished):
                 self._run_part(number, part, final, calls, keep, write)

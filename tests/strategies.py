@@ -32,11 +32,12 @@ class Scene:
     overlap: int
     reach: float | None
     batch: int
+    passes: int = 1
 
     def plan(self, *, select: Select = "boundary", **options: object) -> Plan:
         height, width = self.image.shape[:2]
         chosen: dict[str, object] = {"tile": self.tile, "overlap": self.overlap}
-        chosen |= {"reach": self.reach, "batch": self.batch}
+        chosen |= {"reach": self.reach, "batch": self.batch, "passes": self.passes}
         return make_plan(
             height,
             width,
@@ -64,6 +65,7 @@ def scenes(draw: st.DrawFn, longest: int = 70) -> Scene:
         overlap=draw(st.integers(0, tile - 1 - tile // 8)),
         reach=draw(st.none() | st.floats(1, 240)),
         batch=draw(st.integers(1, 9)),
+        passes=draw(st.integers(1, 3)),
     )
 
 

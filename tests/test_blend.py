@@ -84,8 +84,8 @@ def test_the_order_of_batches_does_not_change_a_bit() -> None:
 
 def test_corrections_are_kept_within_bounds_and_windows_with_nan_dropped() -> None:
     corrections = np.array([[[3.0, -0.5]], [[np.nan, 0.5]], [[np.inf, 0.5]], [[0.0, -7.0]]], np.float32)
-    kept, broken = bounded(corrections)
-    assert broken == 2
+    kept, sound = bounded(corrections)
+    assert sound.tolist() == [True, False, False, True]
     assert kept.tolist() == [[[1.0, -0.5]], [[0.0, 0.0]], [[0.0, 0.0]], [[0.0, -1.0]]]
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from refine import Settings
 from refine.api import refine_with
-from refine.flips import _BACK, VIEWS, Flipped, flipped
+from refine.flips import BACK, VIEWS, Flipped, flipped
 from refine.geometry import RGB, Mask
 
 
@@ -32,7 +32,7 @@ class Drift:
 @pytest.mark.parametrize("number", range(4))
 def test_every_view_has_a_way_back(number: int) -> None:
     windows = np.random.default_rng(0).random((2, 5, 5, 3))
-    assert np.array_equal(_BACK[number](VIEWS[number](windows)), windows)
+    assert np.array_equal(BACK[number](VIEWS[number](windows)), windows)
     assert number == 0 or not np.array_equal(VIEWS[number](windows), windows)
 
 
