@@ -11,6 +11,7 @@ optimizer's moments, what the state says beside them, and the released checkpoin
 
 from __future__ import annotations
 
+import faulthandler
 import json
 import os
 import random
@@ -19,6 +20,7 @@ import signal
 import socket
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -30,6 +32,7 @@ import cv2
 import numpy as np
 import torch
 from safetensors import safe_open
+from tqdm import tqdm
 
 from refine.cli import train as train_command
 from refine.command import run as run_command
@@ -41,7 +44,8 @@ from refine.training.run import release
 from refine.training.state import newest_readable, read_state, states
 
 RUNS = ("mos_h", "isnet", "two processes")
-PATIENCE = 600  # seconds without a step after which a run is taken to hang
+PATIENCE = 600  # seconds without the step that is waited for, or the end, after which a run is taken to hang
+SAYING = 2  # seconds for the processes of such a run to write where they are
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +81,7 @@ def config_of(name: str, folder: Path, *, steps: int, every: int) -> TrainingCon
         "checkpoint": {"every": every, "log_every": 1},
     }
     if name == "isnet":
+        del raw["perturb"]  # it takes no mask to be damaged
         raw["model"] = {"architecture": "isnet", "size": 64}
         raw["loss"] = {
             "outputs": {"side": {"bce": 1.0}},
@@ -140,6 +145,9 @@ class Training:
         said = os.open(self.folder.parent / f"{self.folder.name}-{rank}.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(said, 1)
         os.dup2(said, 2)
+        faulthandler.register(signal.SIGUSR1, file=2)  # its workers as well; see _fail
+        # tqdm's own lock is one semaphore of all forks: killed while it holds it, a process would stop those after it.
+        tqdm.set_lock(threading.RLock())
         sys.stdout, sys.stderr = (os.fdopen(stream, "w", buffering=1, closefd=False) for stream in (1, 2))
         if self.processes > 1:
             os.environ.update(
@@ -154,13 +162,33 @@ class Training:
             os._exit(code)
 
     def finish(self, children: list[int]) -> None:
-        for child in children:
-            code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-            if code:
-                self._fail(f"a process ended with {code}")
+        """Wait for all of them; whichever fails first, since the others may wait for it for hours."""
+        limit, logged = time.monotonic() + PATIENCE, 0
+        left = list(children)
+        while left:
+            if (now := self.log_size()) != logged:
+                limit, logged = time.monotonic() + PATIENCE, now
+            for child in left:
+                pid, status = os.waitpid(child, os.WNOHANG)
+                if pid and status:
+                    left.remove(child)
+                    self._fail(f"a process ended with {os.waitstatus_to_exitcode(status)}", left)
+                if pid:
+                    left.remove(child)
+                    break
+            else:
+                if time.monotonic() > limit:
+                    self._fail(f"neither a step nor the end within {PATIENCE} s", left)
+                time.sleep(0.005)
 
-    def _fail(self, what: str) -> NoReturn:
-        said = (self.folder.parent / f"{self.folder.name}-0.txt").read_text(encoding="utf-8")
+    def _fail(self, what: str, children: Sequence[int]) -> NoReturn:
+        """Have the children that are left say where they are, end them, and give what all have said."""
+        for child in children:
+            os.killpg(child, signal.SIGUSR1)
+        time.sleep(SAYING if children else 0)
+        kill(children)
+        files = sorted(self.folder.parent.glob(f"{self.folder.name}-[0-9].txt"))
+        said = "\n".join(f"{file.name}:\n{file.read_text(encoding='utf-8')}" for file in files)
         raise SystemExit(f"{self.folder.name}: {what}:\n{said}")
 
     def saved(self) -> int:
@@ -169,6 +197,10 @@ class Training:
 
     def is_unfinished(self) -> bool:
         return not (self.folder / "last.safetensors").exists()
+
+    def log_size(self) -> int:
+        log = self.folder / "log.jsonl"
+        return log.stat().st_size if log.exists() else 0
 
     def last_logged(self) -> int:
         """The last step of the log; a kill may have cut its last line."""
@@ -183,22 +215,27 @@ class Training:
 
     def kill_at(self, step: int, children: list[int], later: float) -> int:
         """Wait for the step, and a share of a step more; kill all; the step that was logged last."""
-        log = self.folder / "log.jsonl"
-        before = log.stat().st_size if log.exists() else 0
+        before = self.log_size()
         limit = time.monotonic() + PATIENCE
         while time.monotonic() < limit:
-            if log.exists() and log.stat().st_size > before and self.last_logged() >= step:
+            if self.log_size() > before and self.last_logged() >= step:
                 break
-            if any(os.waitpid(child, os.WNOHANG)[0] for child in children):
-                self._fail(f"a process ended before step {step}")
+            ended = [child for child in children if os.waitpid(child, os.WNOHANG)[0]]
+            if ended:
+                self._fail(f"a process ended before step {step}", [child for child in children if child not in ended])
             time.sleep(0.005)
         else:
-            self._fail(f"no step {step} within {PATIENCE} s")
+            self._fail(f"no step {step} within {PATIENCE} s", children)
         time.sleep(later)
-        for child in children:
-            os.killpg(child, signal.SIGKILL)
-            os.waitpid(child, 0)
+        kill(children)
         return self.last_logged()
+
+
+def kill(children: Sequence[int]) -> None:
+    """SIGKILL to each child and its workers."""
+    for child in children:
+        os.killpg(child, signal.SIGKILL)
+        os.waitpid(child, 0)
 
 
 def campaign(name: str, folder: Path, *, kills: int, steps: int, every: int, seed: int) -> Result:

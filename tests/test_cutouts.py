@@ -81,6 +81,12 @@ def test_alphas_of_their_own_are_those_of_the_channel(tmp_path: Path) -> None:
     assert all(np.array_equal(a.image, b.image) for a, b in zip(apart[:6], CutOuts(fronts, backs)[:6], strict=True))
     with pytest.raises(InputError, match="no alpha channel"):
         CutOuts(tmp_path / "plain", backs)[0]
+    for kind in ("plain", "alphas"):
+        twice = tmp_path / kind / "a.bmp"
+        cv2.imwrite(str(twice), np.zeros((8, 8), np.uint8))
+        with pytest.raises(InputError, match=r"a\.png: a\.bmp has its stem, and alphas go by stems; leave"):
+            CutOuts(tmp_path / "plain", backs, alphas=tmp_path / "alphas")
+        twice.unlink()
     (tmp_path / "alphas" / "a.png").unlink()
     with pytest.raises(InputError, match=r"1 foregrounds have no alpha there, such as a\.png"):
         CutOuts(tmp_path / "plain", backs, alphas=tmp_path / "alphas")
@@ -121,6 +127,8 @@ def test_training_makes_composites_when_it_draws_them(tmp_path: Path) -> None:
     section = Data(name="cut", path=str(tmp_path / "set"), layout="cutouts", backgrounds=str(backs), side=64)
     pairs = load_pairs([section], frozenset())
     assert len(pairs.pairs) == 240
+    made_of = {"foregrounds": tmp_path / "set" / "images", "backgrounds": backs}
+    assert set(pairs.prints) == {f"cut/{kind}/{path.name}" for kind in made_of for path in made_of[kind].iterdir()}
     pair = pairs.draw(np.random.default_rng(0))
     assert pair.image.shape == (64, 64, 3)
     assert pair.is_exact

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from training_data import small_config, tiny_network
+from training_data import small_config, tiny_network, write_shard
 
 from refine.errors import InputError
 from refine.training.config import Data, parse_config
@@ -96,6 +96,33 @@ DAMAGE: dict[str, Callable[[Path, Path], object]] = {
 }
 
 
+@pytest.mark.parametrize("twice", ["images/1.png", "masks/1.tif"])
+def test_a_half_that_is_there_twice_is_no_pair(tmp_path: Path, twice: str) -> None:
+    """Nobody says which of two files is meant; so far the last of them was taken."""
+    for i in range(3):
+        write(tmp_path / "images" / f"{i}.jpg", image(i))
+        write(tmp_path / "masks" / f"{i}.png", mask(i))
+    write(tmp_path / twice, image(1) if twice.startswith("images") else mask(1))
+    there = " and ".join(str(path) for path in sorted((tmp_path / twice).parent.glob("1.*")))
+    with pytest.raises(InputError, match=rf"1 of 3 pairs cannot be used: a half is there twice: 1 \(mine/1: {there}\)"):
+        load_pairs([section(tmp_path, layout="folders")], frozenset())
+    left = load_pairs([section(tmp_path, layout="folders", bad_share=0.5)], frozenset())
+    assert [pair.key[1] for pair in left.pairs] == ["0", "2"]
+
+
+def test_a_pair_of_sets_that_is_there_twice_is_no_pair(tmp_path: Path) -> None:
+    """As .jpg and .jpeg it was drawn twice as often; of two shards the last one counted."""
+    for shard in ("a", "b"):
+        write(tmp_path / shard / "things" / "1.jpg", image(1))
+        write(tmp_path / shard / "things" / "1.png", mask(1))
+        write_shard(tmp_path / shard, tmp_path / f"{shard}.tar")
+    with pytest.raises(InputError, match=r"a half is there twice: 1 \(things/1: .*a\.tar:things/1\.jpg and .*b\.tar:"):
+        load_pairs([section(tmp_path / "*.tar")], frozenset())
+    write(tmp_path / "a" / "things" / "1.jpeg", image(2))
+    with pytest.raises(InputError, match=r"1 of 1 pairs cannot be used: .* \(things/1: .*/1\.jpeg and .*/1\.jpg\)"):
+        load_pairs([section(tmp_path / "a")], frozenset())
+
+
 @pytest.mark.parametrize("in_memory", [True, False])
 @pytest.mark.parametrize("kind", DAMAGE)
 def test_what_cannot_be_used_is_counted_named_and_refused_above_a_limit(
@@ -160,12 +187,13 @@ def test_voc_gives_one_mask_an_object_and_shares_out_the_border(tmp_path: Path) 
     assert np.array_equal(inner, expected)
     assert pair.void is not None
     assert np.array_equal(pair.void == 255, (labels == (192, 224, 224)).all(axis=2))
-    augment = {"scale": [1.0, 1.0], "whole": 1.0, "rotate_degrees": 20.0}
     data = [{"name": "mine", "path": str(tmp_path), "layout": "voc"}]
-    for model in (tiny_network("mos_h_lite", SIDE), tiny_network("mos_l_lite", SIDE)):
-        trusted = make_samples(
-            parse_config({**small_config(tmp_path, model=model, augment=augment), "data": data}, "voc")
-        )[0]["trusted"]
+    for name, augment in (
+        ("mos_h_lite", {"scale": [1.0, 1.0], "whole": 1.0}),
+        ("mos_l_lite", {"rotate_degrees": 20.0}),
+    ):
+        raw = small_config(tmp_path, model=tiny_network(name, SIDE), augment=augment)
+        trusted = make_samples(parse_config({**raw, "data": data}, "voc"))[0]["trusted"]
         assert 144 <= int((~trusted).sum()) <= 300  # the border's pixels, and those that turning mixes them into
     (tmp_path / "SegmentationObject" / "2007_1.png").unlink()
     with pytest.raises(InputError, match="missing or does not decode"):

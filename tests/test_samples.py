@@ -12,10 +12,12 @@ from training_data import small_config, write_pairs, write_shard
 
 from refine.errors import InputError
 from refine.geometry import mirror
+from refine.models.preprocessing import Preprocessing
 from refine.training.augment import flip_and_turn, jitter, turn
 from refine.training.config import Augment, Data, parse_config
 from refine.training.crops import mirrored
 from refine.training.data import load_held_out, load_pairs, outline_points, read_held_out
+from refine.training.loop import Machine, coarse_input
 from refine.training.samples import WholeImageSamples, WindowSamples
 
 
@@ -182,6 +184,37 @@ def test_cascade_sample_brings_the_window_around_it(folder: Path) -> None:
     middle = outer[edge : edge + side, edge : edge + side].astype(float).mean(axis=2)
     inner = cv2.GaussianBlur(item["image"].numpy(), (0, 0), factor).astype(float).mean(axis=2)
     assert np.corrcoef(cv2.GaussianBlur(middle, (0, 0), factor).ravel(), inner.ravel())[0, 1] > 0.8
+
+
+def test_a_share_of_the_masks_is_to_be_refined_again_and_nothing_else_changes(folder: Path) -> None:
+    kinds = {"kinds": {"reduce": 0.5, "contour": 0.5}}
+    once, again = windows(folder, perturb=kinds), windows(folder, perturb={**kinds, "again": 0.5})
+    marked = []
+    for i in range(40):
+        before, item = once[i], again[i]
+        assert not before.pop("again")
+        marked.append(bool(item.pop("again")))
+        assert all(torch.equal(item[name], plane) for name, plane in before.items())
+    assert 10 <= sum(marked) <= 30
+
+
+def test_what_is_to_be_refined_again_starts_from_the_networks_own_result() -> None:
+    class Adding(torch.nn.Module):
+        def correction(self, image: torch.Tensor, coarse: torch.Tensor, reach: torch.Tensor) -> torch.Tensor:
+            return reach.reshape(-1, 1, 1, 1) * coarse
+
+    again = torch.tensor([True, False, True])
+    part = {
+        "image": torch.zeros(3, 8, 8, 3, dtype=torch.uint8),
+        "coarse": torch.full((3, 8, 8), 0.25),
+        "reach": torch.tensor([1.0, 1.0, 9.0]),
+        "factor": torch.zeros(3, dtype=torch.int64),
+        "again": again,
+    }
+    machine = Machine(torch.device("cpu"), None, 0)
+    coarse, reach = coarse_input(Adding(), part, Preprocessing(), machine)
+    assert [float(plane.mean()) for plane in coarse] == [0.5, 0.25, 1.0]  # no further than a mask goes
+    assert torch.equal(reach, part["reach"])
 
 
 def test_whole_image_sample_has_the_networks_size(folder: Path) -> None:

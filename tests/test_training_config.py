@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from training_data import small_config
+from training_data import small_config, write_pairs
 
 from refine.errors import ConfigError
 from refine.models.registry import full_config
-from refine.training.config import load_config, parse_config
+from refine.training.config import TrainingConfig, load_config, parse_config
+from refine.training.run import make_samples
 
 CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("*.json"))
 
@@ -88,6 +90,73 @@ def test_a_mistyped_key_is_told_with_the_one_that_is_like_it(
 ) -> None:
     with pytest.raises(ConfigError, match=said):
         parse_config({**small_config(tmp_path), section: value}, "here.json")
+
+
+ELSEWHERE: dict[str, dict[str, object]] = {
+    "augment": {
+        "scale": (1.5, 2.0), "whole": 1.0, "near_contour": 0.1, "composite": 1.0, "lines": 1.0, "roofs": 1.0,
+        "inexact_scale": 0.3, "jitter": (0.5, 0.0, 0.0, 0.0), "grey": 1.0, "jpeg": 1.0, "rotate_degrees": 90.0,
+        "crop": 0.5, "upside_down": 1.0, "quarter_turns": 1.0, "elastic": 500.0, "clahe": 1.0, "gamma": 1.0,
+        "noise": 20.0, "patches": 9, "patch_size": 10.0, "patch_share": 1.0,
+    },
+    "perturb": {
+        "kinds": {"exact": 1.0}, "late_kinds": {"reduce": 1.0}, "late_from": 0.9, "reduce_max": 4.0, "hard": 0.9,
+        "again": 1.0, "where": "device",
+    },
+    "composites": {"positions": "grid", "size": (0.1, 0.2)},
+}  # fmt: skip
+"""For every option of what a sample is made of a value that is not its default."""
+
+
+@pytest.mark.parametrize("name", ["mos_h_lite", "u2netp", "gt_encoder", "unet6"])
+def test_an_option_changes_what_a_network_is_shown_or_is_refused(tmp_path: Path, name: str) -> None:
+    raw = small_config(
+        write_pairs(tmp_path),
+        model={"architecture": name, "size": 48, "options": {"depth": False} if name == "unet6" else {}},
+        loss={"outputs": {"final": {"bce": 1.0}}},
+        schedule={"steps": 4, "batch": 2, "warmup_steps": 0},
+        augment={"patches": 3} if name in ("mos_h_lite", "u2netp") else {},
+        perturb={"late_kinds": {"warp": 1.0}} if name == "mos_h_lite" else {},
+    )
+    config = parse_config(raw, "test")
+
+    def shown(config: TrainingConfig) -> Iterator[dict[str, bytes]]:
+        samples = make_samples(config)
+        for i in range(8):
+            yield {key: v.numpy().tobytes() for key, v in samples[i].items() if name != "gt_encoder" or key == "truth"}
+
+    plain, wrong = list(shown(config)), []
+    for section, options in ELSEWHERE.items():
+        assert set(options) == set(type(getattr(config, section)).model_fields) - {"depths"}
+        for option, value in options.items():
+            part = getattr(config, section).model_copy(update={option: value})
+            changed = shown(config.model_copy(update={section: part}))
+            has_effect = any(one != other for one, other in zip(changed, plain, strict=True))
+            try:
+                parse_config({**raw, section: json.loads(part.model_dump_json())}, "test")
+            except ConfigError as error:
+                is_refused = f"{section}.{option}" in str(error) and f"effect on {name}, meant for" in str(error)
+            else:
+                is_refused = False
+            if has_effect == is_refused:
+                wrong.append((section, option))
+    assert wrong == []
+
+
+def test_an_encoder_is_asked_for_only_of_networks_that_have_one(tmp_path: Path) -> None:
+    model = {"architecture": "u2netp", "size": 64}
+    for changes in ({"model": {**model, "encoder_weights": "weights.pth"}}, {"optim": {"freeze_encoder_norm": True}}):
+        raw = {**small_config(tmp_path, model=model), **changes}
+        with pytest.raises(ConfigError, match=r"(weights|norm): without effect on u2netp, meant for mos_h, mos"):
+            parse_config(raw, "test")
+
+
+def test_what_asks_for_nothing_may_stay(tmp_path: Path) -> None:
+    """The resolved config of a run has every default, and a truth encoder has no colours to change."""
+    model = {"architecture": "gt_encoder", "size": 64}
+    augment = {"jitter": [0.0] * 4, "grey": 0.0, "jpeg": 0.0}
+    config = parse_config(small_config(tmp_path, model=model, augment=augment), "test")
+    assert parse_config(json.loads(config.model_dump_json()), "resolved") == config
 
 
 def test_a_key_that_comes_twice_is_refused(tmp_path: Path) -> None:

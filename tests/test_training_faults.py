@@ -19,6 +19,7 @@ from training_data import small_config, tiny_network, write_pairs
 from refine.errors import CheckpointError, ConfigError, InputError
 from refine.models.checkpoint import load_model
 from refine.training.config import TrainingConfig, parse_config
+from refine.training.dry_run import dry_run
 from refine.training.loss_config import Terms
 from refine.training.own_folder import LOCK, UNFINISHED
 from refine.training.run import NEWEST, build_network, run_training
@@ -92,10 +93,10 @@ def test_a_full_disk_leaves_the_last_state_whole(tmp_path: Path) -> None:
     here, there = multiprocessing.Pipe(duplex=False)
     child = multiprocessing.get_context("fork").Process(target=_on_a_full_disk, args=(config, run, len(before), there))
     child.start()
-    child.join(timeout=120)
+    there.close()  # the child has its own: where that ends without a word, the next line does not wait for ever
     message = here.recv()
+    child.join(timeout=120)
     here.close()
-    there.close()
     assert "the state was not saved" in message
     assert message.endswith("the one before it is whole")
     assert states(run) == [kept]
@@ -122,12 +123,22 @@ def test_a_missing_set_is_named_before_anything_is_written(tmp_path: Path) -> No
     assert not (tmp_path / "run").exists()
 
 
-def test_a_loss_of_an_output_that_is_not_there_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("output", "meant"),
+    [("s9", ""), ("finla", "is final meant? ")],
+)
+def test_a_loss_of_an_output_that_is_not_there_is_refused_before_data_is_read(
+    tmp_path: Path, output: str, meant: str
+) -> None:
     config = config_of(tmp_path)
-    loss = config.loss.model_copy(update={"outputs": {**config.loss.outputs, "s9": Terms(bce=1.0)}})
-    with pytest.raises(ConfigError, match=r"loss\.outputs\.s9: the network has no such output; it has s16, "):
-        train_here(config.model_copy(update={"loss": loss}), tmp_path / "run")
-    assert not states(tmp_path / "run")
+    loss = config.loss.model_copy(update={"outputs": {**config.loss.outputs, output: Terms(bce=1.0)}})
+    data = [config.data[0].model_copy(update={"path": str(tmp_path / "nowhere")})]
+    wrong = config.model_copy(update={"loss": loss, "data": data})
+    for begin in (lambda: train_here(wrong, tmp_path / "run"), lambda: dry_run(wrong, device="cpu", workers=0)):
+        with pytest.raises(ConfigError) as refused:
+            begin()
+        said = f"loss.outputs.{output}: the network has no such output; {meant}it has s16, s8, s4, final"
+        assert str(refused.value) == said
 
 
 @pytest.mark.parametrize("layout", ["sets", "folders"])
@@ -141,6 +152,15 @@ def test_masks_of_zeros_and_ones_are_not_taken_for_empty_ones(tmp_path: Path, la
         train_here(config, tmp_path / "run")
 
 
+def test_weights_to_start_from_that_do_not_fit_the_options_are_refused_by_what_differs(tmp_path: Path) -> None:
+    config, run = config_of(tmp_path), tmp_path / "run"
+    assert not train_here(config, run, should_stop=lambda: True)
+    options = {**config.model.options, "point_width": 8, "reach_gate": True}
+    model = config.model.model_copy(update={"init": str(run / "last.safetensors"), "options": options})
+    with pytest.raises(ConfigError, match=r"last\.safetensors has reach_gate False, point_width 4; give model\."):
+        build_network(config.model_copy(update={"model": model}))
+
+
 def test_two_processes_cannot_train_in_one_folder(tmp_path: Path) -> None:
     config, run = config_of(tmp_path), tmp_path / "run"
     refused: list[str] = []
@@ -150,10 +170,10 @@ def test_two_processes_cannot_train_in_one_folder(tmp_path: Path) -> None:
         here, there = multiprocessing.Pipe(duplex=False)
         child = multiprocessing.get_context("fork").Process(target=_in_the_same_folder, args=(config, run, there))
         child.start()
+        there.close()
         refused.append(here.recv())
         child.join(timeout=60)
         here.close()
-        there.close()
         return True
 
     assert not train_here(config, run, should_stop=begin_another)

@@ -12,7 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
-from training_data import CONFIGS, network_config, placed_config, tiny_network, write_pairs
+from training_data import CONFIGS, network_config, placed_config, small_config, tiny_network, write_pairs
 
 from refine.errors import ConfigError
 from refine.models import build_model
@@ -20,7 +20,7 @@ from refine.models.checkpoint import load_model
 from refine.models.gt_encoder import GTEncoder
 from refine.models.isnet import ISNet
 from refine.training import loop
-from refine.training.config import Schedule, load_config
+from refine.training.config import Schedule, load_config, parse_config
 from refine.training.guidance import Guide, distance, load_guide
 from refine.training.loop import Machine, batches, new_run, training_step
 from refine.training.loss_config import FeatureSync, Loss
@@ -115,6 +115,33 @@ def test_every_config_is_whole_and_supervises_outputs_that_its_network_has(path:
     assert config.command == f"python train.py --config configs/{path.name}"
     assert config.about
     assert config.expected
+
+
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [
+        (
+            {"architecture": "unet6", "size": 144, "options": {"layers": "published", "depth": False}},
+            r"model\.options: unet6 with these gives final of 18 x 18 px where the truth has 144 x 144; it cannot",
+        ),
+        (
+            {"architecture": "unet6", "size": 96, "options": {"layers": "published", "depth": False}},
+            r"model: unet6 with these options cannot be trained at 96 px: .*; change model\.options, model\.size or",
+        ),
+        ({"architecture": "u2netp", "size": 64, "options": {"in_channels": 4}}, "u2netp with these options cannot be"),
+        (
+            {**tiny_network("mos_h_lite", 64), "options": {"encoder": "test_efficientnet", "widths": [8, 8, 8, -1]}},
+            r"model\.options: there is no mos_h_lite with these: ",
+        ),
+    ],
+)
+def test_options_that_cannot_be_trained_are_refused_before_data_is_read(
+    tmp_path: Path, model: dict[str, object], said: str
+) -> None:
+    raw = small_config(tmp_path / "nowhere", model=model, loss={"outputs": {"final": {"bce": 1.0}}})
+    with pytest.raises(ConfigError, match=said) as refused:
+        run_training(parse_config(raw, "test"), tmp_path / "run", device="cpu", workers=0)
+    assert "\n" not in str(refused.value)
 
 
 def test_u2netp_trains_from_the_command_s_config_to_a_checkpoint_that_runs(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,10 +13,12 @@ from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 
+import cv2
 import pytest
 import torch
 from safetensors import safe_open
-from training_data import small_config, write_pairs
+from safetensors.torch import save_file
+from training_data import small_config, tiny_network, write_pairs
 
 from refine.errors import CheckpointError, ConfigError, InputError
 from refine.models.checkpoint import load_model
@@ -174,6 +177,55 @@ def test_used_folder_and_changed_config_are_refused(config: TrainingConfig, fold
         train_here(other_data, tmp_path, resume=NEWEST, extend=12)
     assert train_here(config, tmp_path, resume=NEWEST, extend=10)
     assert states(tmp_path)[0].name == "state-00000010.safetensors"
+
+
+def test_data_that_changed_since_the_state_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The same bytes elsewhere and with other times are the same data."""
+    data, run = write_pairs(tmp_path / "pairs"), tmp_path / "run"
+
+    def go_on(folder: Path, *, resume: Path | None = NEWEST) -> str:
+        config = parse_config(small_config(folder, model=tiny_network("mos_l_lite", 32)), "test")
+        train_here(config, run, resume=resume, should_stop=lambda: True)
+        return capsys.readouterr().err
+
+    assert go_on(data, resume=None) == ""
+    moved = shutil.copytree(data, tmp_path / "moved", copy_function=shutil.copy)
+    assert go_on(moved) == ""
+    image, mask = (moved / "shapes" / name for name in ("01.jpg", "02.png"))
+    image.write_bytes(image.read_bytes() + b"!")
+    plane = cv2.imread(str(mask), cv2.IMREAD_GRAYSCALE)
+    assert plane is not None
+    cv2.imwrite(str(mask), plane[::-1])
+    for end in (".jpg", ".png"):
+        (moved / "shapes" / f"00{end}").rename(moved / "shapes" / f"07{end}")
+    state = states(run)[0]
+    assert go_on(moved) == (
+        f"the data has changed since {state}: 1 added (shapes/shapes/07), 2 edited (shapes/shapes/01,"
+        " shapes/shapes/02), 1 removed; training goes on with it as it is now, not to the bits of a run that was left"
+        " alone\n"
+    )
+    assert go_on(moved) == ""  # it has been told
+
+
+def test_a_state_of_before_prints_tells_nothing(
+    config: TrainingConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train_here(config, tmp_path, should_stop=lambda: True)
+    state = states(tmp_path)[0]
+    with safe_open(state, framework="pt") as file:
+        metadata = file.metadata()
+    save_file({name: tensor for name, tensor in tensors(state).items() if name != "data"}, state, metadata=metadata)
+    assert not train_here(config, tmp_path, resume=NEWEST, should_stop=lambda: True)
+    assert "changed" not in capsys.readouterr().err
+    assert "data" in tensors(states(tmp_path)[0])
+
+
+def test_options_without_effect_in_a_state_of_before_do_not_keep_it_from_going_on(folder: Path, tmp_path: Path) -> None:
+    """Earlier versions took them and passed them over."""
+    config = parse_config(small_config(folder, model=tiny_network("mos_l_lite", 32)), "test")
+    old = config.model_copy(update={"perturb": config.perturb.model_copy(update={"hard": 0.9})})
+    train_here(old, tmp_path, should_stop=lambda: True)
+    assert not train_here(config, tmp_path, resume=NEWEST, should_stop=lambda: True)
 
 
 def test_truncated_newest_state_is_passed_over(config: TrainingConfig, tmp_path: Path) -> None:

@@ -46,14 +46,15 @@ def small_config(data: Path, **changes: object) -> dict[str, object]:
     model = changes.get("model", {"architecture": "mos_h_lite", "size": 64})
     takes_mask = isinstance(model, dict) and str(model["architecture"]).startswith("mos_h")
     identity = {"identity": 0.05} if takes_mask else {}
+    perturb = {
+        "kinds": {"exact": 0.2, "reduce": 0.5, "warp": 0.3},
+        "late_kinds": {"cascade": 1.0},
+        "late_from": 0.5,
+    }
     config: dict[str, object] = {
         "seed": 3,
         "data": [{"name": "shapes", "path": str(data)}],
-        "perturb": {
-            "kinds": {"exact": 0.2, "reduce": 0.5, "warp": 0.3},
-            "late_kinds": {"cascade": 1.0},
-            "late_from": 0.5,
-        },
+        "perturb": perturb if takes_mask else {},
         "model": model,
         "loss": {"outputs": {"s": {"bce": 0.5}, "final": {"bce": 1.0, "sobel": 1.0}}, **identity},
         "schedule": {"steps": 8, "batch": 2, "warmup_steps": 2},

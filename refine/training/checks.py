@@ -49,12 +49,13 @@ def judge(section: Data, problems: Mapping[str, Sequence[str]], total: int) -> s
     bad = sum(len(names) for names in problems.values())
     if not bad:
         return None
-    kinds = "; ".join(f"{kind}: {len(names)} ({_some(names)})" for kind, names in sorted(problems.items()))
+    kinds = "; ".join(f"{kind}: {len(names)} ({some(names)})" for kind, names in sorted(problems.items()))
     line = f"data.{section.name}: {bad} of {total} pairs cannot be used: {kinds}"
     if bad > section.bad_share * total:
         raise InputError(f"{line}; mend them, or allow them with bad_share (now {section.bad_share:g})")
     return f"{line}; they are left out"
 
 
-def _some(names: Sequence[str]) -> str:
+def some(names: Sequence[str]) -> str:
+    """The first of the names."""
     return ", ".join(names[:NAMED]) + (", ..." if len(names) > NAMED else "")

@@ -11,6 +11,7 @@ from typing import Literal, get_args
 from pydantic import Field, ValidationError, model_validator
 
 from refine.errors import ConfigError
+from refine.training.applies import asked_in_vain
 from refine.training.loss_config import MASK_TERMS, Loss
 from refine.training.section import Decay, NotNegative, Section, Share
 
@@ -62,6 +63,7 @@ class Perturb(Section):
     late_from: float = Field(0.3, ge=0, le=1, description="share of the schedule after which `late_kinds` count")
     reduce_max: float = Field(16, gt=1.5, le=64, description="largest factor of kind 'reduce'")
     hard: float = Field(0.5, ge=0, le=1, description="share of perturbed masks that are cut at 0.5")
+    again: Share = Field(0.0, description="share of masks that the network has refined once when it is to refine them")
     where: Literal["loader", "device"] = Field(
         "loader", description="device: a batch at a time where the network trains, for loaders that limit a GPU"
     )
@@ -230,6 +232,12 @@ class TrainingConfig(Section):
             )
         if wrong := sorted(MASK_TERMS & set(terms)):
             raise ValueError(f"loss.outputs: {', '.join(wrong)} compare masks; give depth terms of its own without it")
+        return self
+
+    @model_validator(mode="after")
+    def _has_an_effect(self) -> TrainingConfig:
+        if in_vain := asked_in_vain(self.model.architecture, self):
+            raise ValueError(in_vain)
         return self
 
     @model_validator(mode="after")

@@ -7,6 +7,7 @@ matting (Xu et al. 2017). The truth is the alpha itself.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -60,7 +61,8 @@ class CutOuts(OnDemand[Composite]):
     `foregrounds` holds pictures with an alpha channel, or `alphas` holds their masks, of the same stems. `side`: height
     and width of the backgrounds; 0 leaves them as they are.
 
-    Raises InputError where a folder holds none, or an alpha is missing; on access, where a file does not decode.
+    Raises InputError where a folder holds none, or an alpha is missing or there twice; on access, where a file does not
+    decode.
     """
 
     def __init__(
@@ -76,7 +78,8 @@ class CutOuts(OnDemand[Composite]):
         self.foregrounds, self.backgrounds = _pictures(foregrounds), _pictures(backgrounds)
         self.alphas: dict[str, Path] | None = None
         if alphas is not None:
-            self.alphas = {path.stem: path for path in _pictures(alphas)}
+            self.alphas = _by_stem(_pictures(alphas))
+            _by_stem(self.foregrounds)
             missing = [path.name for path in self.foregrounds if path.stem not in self.alphas]
             if missing:
                 raise InputError(f"{alphas}: {len(missing)} foregrounds have no alpha there, such as {missing[0]}")
@@ -127,6 +130,15 @@ def _pictures(folder: Path) -> list[Path]:
     found = sorted(path for path in folder.iterdir() if path.suffix.lower() in TYPES)
     if not found:
         raise InputError(f"{folder}: holds no picture ({', '.join(TYPES)})")
+    return found
+
+
+def _by_stem(paths: Sequence[Path]) -> dict[str, Path]:
+    """Pictures by their stems, by which a foreground and its alpha find each other."""
+    found: dict[str, Path] = {}
+    for path in paths:
+        if (other := found.setdefault(path.stem, path)) is not path:
+            raise InputError(f"{path}: {other.name} has its stem, and alphas go by stems; leave one of them out")
     return found
 
 

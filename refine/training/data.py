@@ -6,7 +6,7 @@ import csv
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -16,6 +16,7 @@ from refine.errors import InputError
 from refine.training.checks import judge, mask_problem
 from refine.training.config import Data
 from refine.training.cutouts import CutOuts
+from refine.training.fingerprint import Prints, print_of
 from refine.training.layouts import Entry, File, Key, find_entries
 from refine.training.on_demand import OnDemand
 
@@ -45,11 +46,13 @@ class Pair:
 
 @dataclass(frozen=True)
 class Pairs:
-    """All pairs of a run, how often each is drawn, and a line on each section's pairs that were left out."""
+    """All pairs of a run, how often each is drawn, a line on each section's pairs that were left out, and the prints by
+    which a later run knows them."""
 
     pairs: Sequence[Pair]
     weights: NDArray[np.float64]  # sums to one
     notes: Sequence[str] = field(default=())
+    prints: Prints = field(default_factory=dict)
 
     def draw(self, rng: np.random.Generator) -> Pair:
         return self.pairs[int(rng.choice(len(self.pairs), p=self.weights))]
@@ -80,6 +83,13 @@ class StoredPair:
         void = None if self.entry.void is None else self.entry.void()
         return Pair(self.entry.key, rgb, grey, outline_points(grey), self.is_exact, planes, void)
 
+    def print_of(self, mask: NDArray[Any]) -> int:
+        """A number for all that the pair is made of, its decoded mask included; of predictions for their sizes alone,
+        since those that stay on disk are not read at start."""
+        assert self.entry.image is not None
+        sizes = [file.path.stat().st_size for file in self.predictions]
+        return print_of(self.entry.image.read(), mask.tobytes(), repr((mask.shape, sizes)).encode())
+
     def check(self) -> None:
         """What `decode` finds wrong, to `SHRUNK` pixels of the size, in a fraction of its time."""
         image, mask = self.image(cv2.IMREAD_REDUCED_GRAYSCALE_8), self.mask()
@@ -88,6 +98,9 @@ class StoredPair:
             raise _Unusable(self.entry.key, "the sizes differ", sizes)
 
     def image(self, flags: int) -> NDArray[Any]:
+        if self.entry.rivals:
+            rivals = " and ".join(map(str, self.entry.rivals))
+            raise _Unusable(self.entry.key, "a half is there twice", rivals)
         if self.entry.image is None:
             raise _Unusable(self.entry.key, "a mask has no image")
         image = _decoded_picture(self.entry.image.read(), flags)
@@ -142,6 +155,13 @@ class CutOutPairs(OnDemand[Pair]):
     def __len__(self) -> int:
         return len(self.composites)
 
+    def prints(self) -> Prints:
+        """Of the files, their sizes: they are not read at start."""
+        made = self.composites
+        alphas = [] if made.alphas is None else list(made.alphas.values())
+        files = {"foregrounds": made.foregrounds, "alphas": alphas, "backgrounds": made.backgrounds}
+        return {f"{self.name}/{kind}/{path.name}": path.stat().st_size for kind in files for path in files[kind]}
+
     def make(self, number: int) -> Pair:
         made = self.composites[number]
         mask = np.round(made.alpha * 255).astype(np.uint8)
@@ -179,17 +199,19 @@ def load_pairs(sections: Sequence[Data], held_out: frozenset[Key]) -> Pairs:
     parts: list[Sequence[Pair]] = []
     weights: list[float] = []
     notes: list[str] = []
+    prints: dict[str, int] = {}
     for section in sections:
-        pairs, keys, note = _usable(section, lambda key: key not in held_out)
-        if not keys:
+        found = _usable(section, lambda key: key not in held_out)
+        if not found.keys:
             raise InputError(f"data.{section.name}: {section.path} holds no pair {_expected(section)} to use")
-        parts.append(pairs)
-        weights += [section.weights.get(key[0], 1.0) for key in keys]
-        notes += [note] if note else []
+        parts.append(found.pairs)
+        weights += [section.weights.get(key[0], 1.0) for key in found.keys]
+        notes += [found.note] if found.note else []
+        prints |= found.prints
     share = np.array(weights, dtype=np.float64)
     if not share.sum() > 0:
         raise InputError("data: every weight is zero; nothing would be drawn")
-    return Pairs(Joined(parts), share / share.sum(), notes)
+    return Pairs(Joined(parts), share / share.sum(), notes, prints)
 
 
 def load_held_out(sections: Sequence[Data], keys: frozenset[Key]) -> list[Pair]:
@@ -198,17 +220,25 @@ def load_held_out(sections: Sequence[Data], keys: frozenset[Key]) -> list[Pair]:
     Raises InputError where none is held, and as `load_pairs` for what cannot be read.
     """
     kept = [section for section in sections if section.layout != "cutouts"]  # these have no end, and nobody lists them
-    pairs = [pair for section in kept for pair in _usable(section, lambda key: key in keys)[0]]
+    pairs = [pair for section in kept for pair in _usable(section, lambda key: key in keys).pairs]
     if not pairs:
         raise InputError("validation.held_out: the data holds none of these images; give a list of some that it has")
     return pairs
 
 
-def _usable(section: Data, is_wanted: Callable[[Key], bool]) -> tuple[Sequence[Pair], list[Key], str | None]:
-    """The wanted pairs of a section that nothing is wrong with, their keys, and a line on the others."""
+class _Found(NamedTuple):
+    """The pairs of a section that nothing is wrong with, their keys, a line on the others, and prints."""
+
+    pairs: Sequence[Pair]
+    keys: list[Key]
+    note: str | None
+    prints: Prints
+
+
+def _usable(section: Data, is_wanted: Callable[[Key], bool]) -> _Found:
     if section.layout == "cutouts":
         made = CutOutPairs(section)
-        return made, [(section.name, f"{i:07d}") for i in range(len(made))], None
+        return _Found(made, [(section.name, f"{i:07d}") for i in range(len(made))], None, made.prints())
     predictions = _predictions(section)
     entries = [entry for entry in find_entries(section) if is_wanted(entry.key)]
     stored = [StoredPair(e, tuple(predictions.get(e.key, ())), e.key[0] in section.exact) for e in entries]
@@ -217,13 +247,15 @@ def _usable(section: Data, is_wanted: Callable[[Key], bool]) -> tuple[Sequence[P
     problems: dict[str, list[str]] = {}
     held: list[Pair] = []
     kept: list[StoredPair] = []
+    prints: dict[str, int] = {}
     for pair in stored:
         try:
             if section.in_memory:
                 decoded = pair.decode()
             else:
                 pair.check()
-            problem = mask_problem(pair.mask(), binary=binary, may_be_empty=as_before)
+            mask = pair.mask()
+            problem = mask_problem(mask, binary=binary, may_be_empty=as_before)
             if problem is not None:
                 raise _Unusable(pair.entry.key, problem)
         except _Unusable as error:
@@ -231,8 +263,9 @@ def _usable(section: Data, is_wanted: Callable[[Key], bool]) -> tuple[Sequence[P
             continue
         kept.append(pair)
         held += [decoded] if section.in_memory else []
+        prints["/".join((section.name, *pair.entry.key))] = pair.print_of(mask)
     note = judge(section, problems, len(stored))
-    return (held if section.in_memory else Stored(kept)), [pair.entry.key for pair in kept], note
+    return _Found(held if section.in_memory else Stored(kept), [pair.entry.key for pair in kept], note, prints)
 
 
 def _expected(section: Data) -> str:

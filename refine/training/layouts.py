@@ -30,6 +30,10 @@ class File:
     path: Path
     offset: int = 0
     length: int = -1
+    member: str = ""  # its name in the shard
+
+    def __str__(self) -> str:
+        return f"{self.path}:{self.member}" if self.member else str(self.path)
 
     def read(self) -> bytes:
         try:
@@ -43,12 +47,13 @@ class File:
 @dataclass(frozen=True, slots=True)
 class Entry:
     """A pair that should be there; a missing half is None. `mask` is a file, or makes an (H, W) uint8 mask; `void`
-    makes one of the pixels whose truth nobody knows."""
+    makes one of the pixels whose truth nobody knows. `rivals` are files that each could be the same half."""
 
     key: Key
     image: File | None
     mask: File | Callable[[], Mask] | None
     void: Callable[[], Mask] | None = None
+    rivals: tuple[File, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,17 +145,26 @@ def _paired(
     masks = _by_id(mask_folder, folders.mask_suffix, (".png",) if told_by_type else PICTURES)
     if beside and not told_by_type:  # the empty suffix is the end of every stem
         if not folders.image_suffix:
-            images = {key: file for key, file in images.items() if not key.endswith(folders.mask_suffix)}
+            images = {key: files for key, files in images.items() if not key.endswith(folders.mask_suffix)}
         if not folders.mask_suffix:
-            masks = {key: file for key, file in masks.items() if not key.endswith(folders.image_suffix)}
+            masks = {key: files for key, files in masks.items() if not key.endswith(folders.image_suffix)}
     for key in sorted(images.keys() | masks.keys()):
         if listed is None or key in listed:
-            yield Entry((name, key), images.get(key), masks.get(key))
+            yield _entry((name, key), images.get(key, []), masks.get(key, []))
 
 
-def _by_id(folder: Path, suffix: str, types: Sequence[str]) -> dict[str, File]:
-    files = sorted(path for path in folder.iterdir() if path.suffix.lower() in types and path.stem.endswith(suffix))
-    return {path.stem.removesuffix(suffix): File(path) for path in files}
+def _by_id(folder: Path, suffix: str, types: Sequence[str]) -> dict[str, list[File]]:
+    found: dict[str, list[File]] = {}
+    for path in sorted(folder.iterdir()):
+        if path.suffix.lower() in types and path.stem.endswith(suffix):
+            found.setdefault(path.stem.removesuffix(suffix), []).append(File(path))
+    return found
+
+
+def _entry(key: Key, images: Sequence[File], masks: Sequence[File]) -> Entry:
+    """The pair of an id, of whose files there should be one each."""
+    rivals = next((tuple(files) for files in (images, masks) if len(files) > 1), ())
+    return Entry(key, images[0] if images else None, masks[0] if masks else None, rivals=rivals)
 
 
 def _listed(section: Data, path: Path) -> frozenset[str]:
@@ -164,13 +178,15 @@ def _listed(section: Data, path: Path) -> frozenset[str]:
 
 def _sets(section: Data) -> list[Entry]:
     """`<set>/<id>.jpg` + `.png` in a folder or in tar shards; masks without an image are none of ours."""
-    files = dict(_files(section))
-    entries = []
-    for (folder, name), image in sorted(files.items()):
+    images: dict[Key, list[File]] = {}
+    masks: dict[Key, list[File]] = {}
+    for (folder, name), file in _files(section):
         path = PurePosixPath(name)
         if path.suffix.lower() in (".jpg", ".jpeg"):
-            entries.append(Entry((folder, path.stem), image, files.get((folder, f"{path.stem}.png"))))
-    return entries
+            images.setdefault((folder, path.stem), []).append(file)
+        elif path.suffix == ".png":
+            masks.setdefault((folder, path.stem), []).append(file)
+    return [_entry(key, images[key], masks.get(key, [])) for key in sorted(images)]
 
 
 def _files(section: Data) -> Iterator[tuple[Key, File]]:
@@ -190,9 +206,12 @@ def _tar_files(path: Path, section: Data) -> Iterator[tuple[Key, File]]:
         with tarfile.open(path, "r:") as shard:
             if any(File(path, max(0, path.stat().st_size - _TAR_BLOCK)).read()):  # tarfile passes over a cut end
                 raise InputError(f"data.{section.name}: {path} is cut short: it does not end in a block of zeros")
+            members: dict[Key, File] = {}  # of a name that comes twice in a tar the later one counts
             for member in shard:
                 parts = PurePosixPath(member.name).parts
                 if member.isfile() and len(parts) >= 2:
-                    yield (parts[-2], parts[-1]), File(path, member.offset_data, member.size)
+                    key = (parts[-2], parts[-1])
+                    members[key] = File(path, member.offset_data, member.size, "/".join(key))
+            yield from members.items()
     except tarfile.TarError as error:
         raise InputError(f"data.{section.name}: {path} is not an uncompressed tar file: {error}") from None

@@ -83,10 +83,11 @@ class Run:
     guide: Guide | None = None  # what the network's features are to become, where the loss says so
     awaits_validation: bool = False  # that of `step`, which is due and has not been made
     files: dict[str, str] = field(default_factory=dict)  # as in Progress
+    data: Tensor | None = None  # as in Progress
 
     def progress(self, config: TrainingConfig) -> Progress:
         scaler = self.scaler.state_dict()
-        return Progress(self.step, self.gains, dump(config), scaler, self.awaits_validation, self.files)
+        return Progress(self.step, self.gains, dump(config), scaler, self.awaits_validation, self.files, self.data)
 
 
 @dataclass(frozen=True)
@@ -231,20 +232,32 @@ def training_step(
 
 @torch.no_grad()
 def coarse_input(ema: nn.Module, part: Sample, preprocessing: Preprocessing, machine: Machine) -> tuple[Tensor, Tensor]:
-    """(B, 1, H, W) coarse masks and (B,) reaches; samples of kind "cascade" get the network's own coarser result."""
+    """(B, 1, H, W) coarse masks and (B,) reaches.
+
+    Samples of kind "cascade" get the network's own coarser result, and those to be refined `again` its result there.
+    """
     coarse, reach = part["coarse"][:, None], part["reach"]
-    correction = cast(Callable[[Tensor, Tensor, Tensor], Tensor], ema.correction)
     for factor in sorted(set(part["factor"].tolist()) - {0}):
         chosen = part["factor"] == factor
         outer = part["outer_coarse"][chosen][:, None]
         image = preprocessing.normalise(part["outer_image"][chosen])
-        with machine.autocast():
-            refined = outer + correction(image, outer, part["outer_reach"][chosen])
-        enlarged = F.interpolate(refined.clamp(0, 1), scale_factor=factor, mode="bilinear", align_corners=False)
+        refined = _refined(ema, image, outer, part["outer_reach"][chosen], machine)
+        enlarged = F.interpolate(refined, scale_factor=factor, mode="bilinear", align_corners=False)
         side = coarse.shape[-1]
         edge = (enlarged.shape[-1] - side) // 2
         coarse[chosen] = enlarged[..., edge : edge + side, edge : edge + side]
+    if (again := part["again"]).any():
+        image = preprocessing.normalise(part["image"][again])
+        coarse[again] = _refined(ema, image, coarse[again], reach[again], machine)
     return coarse, reach
+
+
+def _refined(ema: nn.Module, image: Tensor, coarse: Tensor, reach: Tensor, machine: Machine) -> Tensor:
+    """What the averaged network makes of (B, 1, H, W) coarse masks, in 0..1."""
+    correction = cast(Callable[[Tensor, Tensor, Tensor], Tensor], ema.correction)
+    with machine.autocast():
+        refined = coarse + correction(image, coarse, reach)
+    return refined.clamp(0, 1).to(coarse.dtype)
 
 
 def batches(

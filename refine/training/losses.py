@@ -8,7 +8,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from refine.errors import ConfigError
 from refine.installation import import_torchvision
 from refine.training import processes
 from refine.training.edges import edge_loss
@@ -30,11 +29,8 @@ def total_loss(
     """The weighted sum over outputs, and each output's share of it for the log.
 
     `outputs` are logits (B, 1, H, W); `truth` (B, 1, H, W) in 0..1; `trusted` (B, 1, H, W) bool. `depth`, like `truth`,
-    is what an output of that name is compared with. Raises ConfigError for losses of outputs that are not there.
+    is what an output of that name is compared with.
     """
-    for key in config.outputs:
-        if not any(name.startswith(key) for name in outputs):
-            raise ConfigError(f"loss.outputs.{key}: the network has no such output; it has {', '.join(outputs)}")
     weights = None
     if config.relative and coarse_logit is not None:
         weights = forbearance(coarse_logit, truth, trusted, config.terms_of("final"), config.relative)

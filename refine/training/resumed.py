@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
+from typing import Any
 
 from refine.errors import ConfigError
 from refine.models.metadata import sha256
+from refine.training import processes
+from refine.training.applies import without_effect
 from refine.training.config import TrainingConfig, dump, parse_config
+from refine.training.fingerprint import Prints, changes
 from refine.training.guidance import Guide
 from refine.training.state import Progress, read_state
 
@@ -41,6 +46,18 @@ def check_same_guide(state: Path, saved: Progress, guide: Guide | None) -> None:
         )
 
 
+def tell_of_changed_data(state: Path, saved: Progress, prints: Prints) -> None:
+    """Say on stderr what pairs were added, edited or removed since the state was made.
+
+    It is no error, since a file that broke is to be mended; but the run is no longer the twin of one left alone. States
+    of earlier versions do not know what their data was.
+    """
+    changed = "" if saved.data is None else changes(saved.data, prints)
+    if changed and processes.rank() == 0:
+        then = "training goes on with it as it is now, not to the bits of a run that was left alone"
+        print(f"the data has changed since {state}: {changed}; {then}", file=sys.stderr)
+
+
 def files_of(config: TrainingConfig, guide: Guide | None, saved: Progress | None) -> dict[str, str]:
     """The sha256 of the files that a run's weights come from, by their places in the config.
 
@@ -58,24 +75,31 @@ def files_of(config: TrainingConfig, guide: Guide | None, saved: Progress | None
 def _with_defaults(saved: dict[str, object], state: Path) -> dict[str, object]:
     """The saved config with what this version added to the format; one that no longer parses is left as it is."""
     try:
-        return dump(parse_config(saved, str(state)))
+        return dump(parse_config(_with_effect(saved), str(state)))
     except ConfigError:
         return saved
 
 
-def _comparable(config: dict[str, object], may_extend: bool) -> dict[str, object]:
-    copy = json.loads(json.dumps(config))
+def _comparable(config: dict[str, object], may_extend: bool) -> dict[str, Any]:
+    copy = _with_effect(config)
     for section in copy["data"]:
         section.pop("path")
     copy["validation"] = {"held_out": copy["validation"]["held_out"]}  # it says what trains; the rest only looks on
     for ignored in ("checkpoint", "about", "command", "expected"):
         copy.pop(ignored)
     for start in ("encoder_weights", "init"):  # they count at step 0 alone, and the files may have moved since
-        copy["model"].pop(start)
+        copy["model"].pop(start, None)
     if may_extend:
         copy["schedule"].pop("steps")
-    comparable: dict[str, object] = copy
-    return comparable
+    return copy
+
+
+def _with_effect(config: dict[str, object]) -> dict[str, Any]:
+    """A copy without the options that change nothing for its network, which earlier versions took."""
+    copy: dict[str, Any] = json.loads(json.dumps(config))
+    for section, name in without_effect(copy["model"]["architecture"]):
+        copy.get(section, {}).pop(name, None)
+    return copy
 
 
 def _differences(a: object, b: object, place: str = "") -> list[str]:

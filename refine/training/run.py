@@ -30,13 +30,15 @@ from refine.models.registry import build_model, default_preprocessing, full_conf
 from refine.training import processes
 from refine.training.config import TrainingConfig, dump
 from refine.training.data import Pairs, load_pairs, read_held_out
+from refine.training.fingerprint import numbers
 from refine.training.log import Log, SilentLog
 from refine.training.loop import Callbacks, Machine, Run, ValidationStopped, new_run, train
 from refine.training.own_folder import owned
 from refine.training.placed import PlacedSamples
-from refine.training.resumed import ENCODER_WEIGHTS, check_same_config, check_same_guide, files_of
+from refine.training.resumed import ENCODER_WEIGHTS, check_same_config, check_same_guide, files_of, tell_of_changed_data
 from refine.training.samples import FirstSamples, Sample, WholeImageSamples, WindowSamples
 from refine.training.state import load_state, newest_readable, states
+from refine.training.supervised import check_outputs
 
 TrainingPrecision = Literal["auto", "fp32", "bf16", "fp16"]
 
@@ -60,9 +62,10 @@ def run_training(
     """Train as `config` says in `folder`; True when the schedule was finished, False when stopped before.
 
     `resume` continues from a state (NEWEST: of this folder), whose config must be the same but for `extend`, a larger
-    number of steps. On SIGTERM, SIGINT, after `stop_after_minutes`, or when `should_stop`, asked after every step, says
-    so, the state is saved and the call returns. `make_validator` gives what scores a checkpoint, and calls its second
-    argument before each image: that is how a validation ends where the run is to stop.
+    number of steps; stderr is told of data that has changed since. On SIGTERM, SIGINT, after `stop_after_minutes`, or
+    when `should_stop`, asked after every step, says so, the state is saved and the call returns. `make_validator` gives
+    what scores a checkpoint, and calls its second argument before each image: that is how a validation ends where the
+    run is to stop.
 
     Raises InputError if the folder holds a run and `resume` is None; ConfigError if the config differs.
     """
@@ -90,7 +93,11 @@ def run_training(
         _finish(run, config, preprocessing, folder)
         return True
 
-    samples = make_samples(config)
+    pairs = read_pairs(config)
+    if start is not None and saved is not None:
+        tell_of_changed_data(start, saved, pairs.prints)
+    run.data = numbers(pairs.prints)
+    samples = samples_of(pairs, config)
     stop = _StopRequest(stop_after_minutes, should_stop)
     if processes.rank() > 0:
         with stop:
@@ -162,11 +169,16 @@ def _finish(run: Run, config: TrainingConfig, preprocessing: Preprocessing, fold
 
 def make_samples(config: TrainingConfig) -> Dataset[Sample]:
     """All samples of the run, by number. Raises InputError for data that cannot be used."""
+    return samples_of(read_pairs(config), config)
+
+
+def read_pairs(config: TrainingConfig) -> Pairs:
+    """All pairs of the run; what is left out of them is said. Raises InputError for data that cannot be used."""
     pairs = load_pairs(config.data, read_held_out(_path(config.validation.held_out)))
     if processes.rank() == 0:
         for note in pairs.notes:
             print(note, file=sys.stderr)
-    return samples_of(pairs, config)
+    return pairs
 
 
 def samples_of(pairs: Pairs, config: TrainingConfig) -> Dataset[Sample]:
@@ -185,16 +197,24 @@ def samples_of(pairs: Pairs, config: TrainingConfig) -> Dataset[Sample]:
 def build_network(config: TrainingConfig) -> tuple[nn.Module, Preprocessing]:
     """The config's network at its start: random, from ImageNet encoder weights, or from a checkpoint.
 
-    Raises ConfigError for a file that is not there or another network's, CheckpointError for one that cannot be read.
+    Raises ConfigError for a file that is not there or another network's, for losses of outputs that the network does
+    not have and for options that it cannot be trained with; CheckpointError for a file that cannot be read.
     """
     torch.manual_seed(config.seed)
-    model = build_model(config.model.architecture, config.model.options)
+    try:
+        model = build_model(config.model.architecture, config.model.options)
+    except RefineError:
+        raise
+    except (RuntimeError, ValueError, IndexError) as error:
+        why = str(error).splitlines()[0]
+        raise ConfigError(f"model.options: there is no {config.model.architecture} with these: {why}") from None
     preprocessing = default_preprocessing(config.model.architecture, model)
     if preprocessing.height is not None:
         side = config.model.size
         preprocessing = preprocessing.model_copy(update={"height": side, "width": side})
     if isinstance(model, ISNet):
         model.gives_features = config.loss.features is not None
+    check_outputs(model, config, preprocessing)
     if config.model.encoder_weights is not None:
         encoder, weights = model.get_submodule("encoder"), Path(config.model.encoder_weights)
         assert isinstance(encoder, Encoder)
@@ -209,8 +229,18 @@ def build_network(config: TrainingConfig) -> tuple[nn.Module, Preprocessing]:
         held, wanted = metadata.architecture, config.model.architecture
         if held != wanted:
             raise ConfigError(f"model.init: {config.model.init} holds {held}, not {wanted}")
-        model.load_state_dict(source.state_dict())
+        try:
+            model.load_state_dict(source.state_dict())
+        except RuntimeError:
+            raise ConfigError(f"model.init: {_other_options(config, metadata)}") from None
     return model, preprocessing
+
+
+def _other_options(config: TrainingConfig, start: Metadata) -> str:
+    """How the network of a checkpoint differs from the config's, which its weights do not fit."""
+    own = full_config(config.model.architecture, config.model.options).model_dump(mode="json")
+    differing = [f"{key} {start.config.get(key)!r}" for key, value in own.items() if start.config.get(key) != value]
+    return f"{config.model.init} has {', '.join(differing)}; give model.options the same"
 
 
 def _without_start(config: TrainingConfig) -> TrainingConfig:

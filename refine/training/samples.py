@@ -46,8 +46,9 @@ class WindowSamples(Dataset[Sample]):
 
     An item holds image (S, S, 3) uint8, truth, coarse (S, S) float32, trusted (S, S) bool, reach (); and for the
     network's own cascade input the window one level coarser: outer_image, outer_coarse, outer_reach, factor
-    (0 where the sample is not of that kind). Where the config leaves damage to the device, coarse and reach are to be
-    filled in by `deferred.damaged`, from wide_truth, kind (-1: nothing to do) and damage_seed.
+    (0 where the sample is not of that kind); again () bool, whether the network is to refine its own result. Where the
+    config leaves damage to the device, coarse and reach are to be filled in by `deferred.damaged`, from wide_truth,
+    kind (-1: nothing to do) and damage_seed.
     """
 
     def __init__(self, pairs: Pairs, config: TrainingConfig, *, first_late: int) -> None:
@@ -56,6 +57,10 @@ class WindowSamples(Dataset[Sample]):
         self.first_late = first_late
 
     def __getitem__(self, index: int) -> Sample:
+        again = np.random.default_rng((self.config.seed, index, 1)).random() < self.config.perturb.again
+        return {**self._damaged(index), "again": torch.tensor(again)}
+
+    def _damaged(self, index: int) -> Sample:
         rng = np.random.default_rng((self.config.seed, index))
         kind = self._kind(index, rng)
         pair = self.pairs.draw(rng)

@@ -20,6 +20,7 @@ from refine.training.own_folder import UNFINISHED
 from refine.training.schedules import Gains
 
 FORMAT = 1
+DATA = "data"
 KEPT = 2
 """States that are kept: the newest, and one before it in case the disk damages a file."""
 
@@ -34,6 +35,7 @@ class Progress:
     scaler: Mapping[str, float] = field(default_factory=dict)  # of float16's loss; empty in other precisions
     awaits_validation: bool = False  # the one of `step` was due, and is what a resumed run begins with
     files: Mapping[str, str] = field(default_factory=dict)  # sha256 of what the weights come from, by place in `config`
+    data: Tensor | None = field(default=None, compare=False)  # `fingerprint.numbers` of it; none in older states
 
 
 def save_state(
@@ -43,6 +45,7 @@ def save_state(
     tensors = {f"model.{k}": v for k, v in model.state_dict().items()}
     tensors |= {f"ema.{k}": v for k, v in ema.state_dict().items()}
     tensors |= {f"optim.{k}": v for k, v in optimizer_tensors(model, optimizer).items()}
+    tensors |= {} if progress.data is None else {DATA: progress.data}
     # Tensors that share memory are refused by the format, so each is stored as a copy of its own.
     tensors = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
     metadata = {
@@ -81,7 +84,7 @@ def states(folder: Path) -> list[Path]:
 def load_state(path: Path, model: nn.Module, ema: nn.Module, optimizer: torch.optim.Optimizer) -> Progress:
     """Put the state in `path` back. Raises CheckpointError if the file is damaged or of another network."""
     tensors, progress = read_state(path)
-    parts: dict[str, dict[str, Tensor]] = {"model": {}, "ema": {}, "optim": {}}
+    parts: dict[str, dict[str, Tensor]] = {"model": {}, "ema": {}, "optim": {}, DATA: {}}
     for name, tensor in tensors.items():
         part, _, rest = name.partition(".")
         parts[part][rest] = tensor
@@ -112,6 +115,7 @@ def read_state(path: Path) -> tuple[dict[str, Tensor], Progress]:
         scaler=json.loads(metadata.get("scaler", "{}")),
         awaits_validation=json.loads(metadata.get("awaits_validation", "false")),
         files=json.loads(metadata.get("files", "{}")),
+        data=tensors.get(DATA),
     )
 
 
