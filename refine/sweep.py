@@ -119,12 +119,13 @@ class Sweep:
         if not parts:
             return
         plan, clock = self._plan, self._clock
+        passes = plan.passes_over(self._step.level)
         step = replace(self._step, window_rows=(parts[0].start, parts[-1].stop))
         selected = select_windows(coarse.rows, step, plan)
         batches = clock.times("read", read_batches(selected, image, agreement, step, plan))
         with clock.running(), closing(read_ahead(batches, plan.look_ahead)) as ahead:
             ready = clock.times("wait", ahead)
-            results = clock.times("network", run_batches(ready, calls, step.level.reach, agreement, plan.passes))
+            results = clock.times("network", run_batches(ready, calls, step.level.reach, agreement, passes))
             final = clock.times("blend", blend_rows(self._counted(results, step), self._strip))
             for number, part in enumerate(parts, start=self._finished):
                 self._run_part(number, part, final, calls, keep, write)

@@ -120,19 +120,27 @@ def test_the_mask_is_agreed_with_in_each_pass() -> None:
     assert np.sqrt(np.mean(np.square(means - small)[uncertain])) < 0.03
 
 
-def test_the_setting_asks_that_often() -> None:
-    class Counting(Halving):
-        calls = 0
+class Counting(Halving):
+    """Knows how often it was asked."""
 
-        def __call__(self, image: RGB, coarse: Mask, reach: float) -> Mask:
-            self.calls += 1
-            return super().__call__(image, coarse, reach)
+    def __init__(self) -> None:
+        self.calls = 0
 
+    def __call__(self, image: RGB, coarse: Mask, reach: float) -> Mask:
+        self.calls += 1
+        return super().__call__(image, coarse, reach)
+
+
+def calls(**chosen: object) -> int:
     image, mask = picture()
-    calls = {}
-    for passes in (None, 1, 2, 3, 4):
-        network = Counting()
-        chosen = {} if passes is None else {"passes": passes}
-        refine_with(network, image, mask, settings=Settings(device="cpu", tile=SIDE, **chosen))
-        calls[passes] = network.calls
-    assert calls == {None: 2, 1: 1, 2: 2, 3: 3, 4: 4}
+    network = Counting()
+    refine_with(network, image, mask, settings=Settings(device="cpu", tile=SIDE, **chosen))
+    return network.calls
+
+
+def test_the_setting_asks_that_often() -> None:
+    assert [calls(), *(calls(passes=passes) for passes in (1, 2, 3, 4))] == [2, 1, 2, 3, 4]
+
+
+def test_a_mask_that_is_right_to_a_pixel_is_refined_once() -> None:
+    assert [calls(reach=reach, passes=2) for reach in (1.0, 1.5)] == [1, 2]
