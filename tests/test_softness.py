@@ -62,3 +62,16 @@ def test_an_averaged_mask_is_sharp_somewhere_whatever_is_soft_in_it(factor: int)
     assert sharp < AVERAGED_RAMP
     assert blurred is not None
     assert blurred > NETWORK_RAMP
+
+
+def test_thin_things_that_were_averaged_are_as_sharp_as_others_and_what_a_network_hardly_saw_is_not() -> None:
+    rows, cols = np.mgrid[:512, :512]
+    wires = (np.abs((0.3 * rows + cols) % 90 - 45) < 2).astype(np.float32)
+    averaged = cv2.resize(wires, (64, 64), interpolation=cv2.INTER_AREA)
+    assert averaged.max() < 0.9
+    hazy = 0.6 * cv2.GaussianBlur((averaged > 0).astype(np.float32), (0, 0), 1.5)
+    sharp, blurred = (measure_ramp(ArrayMask(mask), SHARPEST) for mask in (averaged, hazy))
+    assert sharp is not None
+    assert sharp < AVERAGED_RAMP
+    assert blurred is not None
+    assert blurred > NETWORK_RAMP
