@@ -1,8 +1,9 @@
-"""What the overlap of windows is worth: accuracy, seams and time of each, by kind of first mask.
+"""What the overlap of windows and passes over them are worth: accuracy, seams and time of each, by kind of first mask.
 
     python benchmarks/overlaps.py --data DATA --index benchmarks/validation.csv --limit 10 --out overlaps.json
+    python benchmarks/overlaps.py --data DATA --index benchmarks/validation.csv --overlaps 64 --passes 1,2,3,4
 
-DATA holds `<set>/<id>.jpg` with `<set>/<id>.png`; the index lists images that defaults may be chosen on. Every overlap
+DATA holds `<set>/<id>.jpg` with `<set>/<id>.png`; the index lists images that defaults may be chosen on. Every setting
 gets the same image and first mask, in turn. mBA is the mean over sets of their means, so that a large set does not
 decide; time is CPU seconds of all threads per megapixel.
 
@@ -16,6 +17,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections import defaultdict
+from itertools import product
 from pathlib import Path
 from time import process_time
 from typing import Any
@@ -35,7 +37,10 @@ from refine.shipped import default_checkpoint
 BESIDE = 3
 CHANGED = 0.5 / 255
 
-Found = dict[str, dict[str, list[tuple[float, float, float, float, float]]]]
+Way = tuple[int, int]
+"""Overlap and passes."""
+
+Found = dict[str, dict[Way, list[tuple[float, float, float, float, float]]]]
 """By set and setting: mBA, seconds, megapixels, change across lines of windows, and across those beside them."""
 
 
@@ -46,12 +51,14 @@ def main() -> None:
     parser.add_argument("--limit", type=int, help="at most this many images of a set")
     parser.add_argument("--kinds", default="truth64,u2netp,mos_l", help="of first masks  [default: %(default)s]")
     parser.add_argument("--overlaps", default="16,32,64", help="pixels  [default: %(default)s]")
+    parser.add_argument("--passes", default="2", help="over each window  [default: %(default)s]")
     parser.add_argument("--tile", type=int, default=224)
     parser.add_argument("--checkpoint", type=Path, default=default_checkpoint("mos_h_lite"))
     parser.add_argument("--out", type=Path, help="figures as JSON")
     options = parser.parse_args()
     keep_freed_memory()
-    overlaps = [int(overlap) for overlap in options.overlaps.split(",")]
+    overlaps, passes = (map(int, text.split(",")) for text in (options.overlaps, options.passes))
+    ways = list(product(overlaps, passes))
     refiner = backends.load_refiner(options.checkpoint, device="cpu")
     refiner.activation_bytes(1, options.tile)  # measured once, before the clock runs
     kinds = makers(tuple(options.kinds.split(",")), mos_l=None, isnet=None, device="cpu")
@@ -64,19 +71,18 @@ def main() -> None:
             enlarged = cv2.resize(as_unit(coarse.mask), truth.shape[::-1], interpolation=cv2.INTER_LINEAR)
             first = np.asarray(enlarged, np.float32)
             before[coarse.kind][entry.set_name].append(mean_boundary_accuracy(first, truth, bands=bands) or 0)
-            for overlap in overlaps:
-                settings = Settings(
-                    align="stretch", device="cpu", reach=coarse.reach, tile=options.tile, overlap=overlap
-                )
+            for way in ways:
+                given = {"reach": coarse.reach, "tile": options.tile, "overlap": way[0], "passes": way[1]}
+                settings = Settings.model_validate({"align": "stretch", "device": "cpu", **given})
                 begun = process_time()
                 refined = refine_with(refiner, image, coarse.mask, settings=settings)
                 seconds = process_time() - begun
                 score = mean_boundary_accuracy(refined, truth, bands=bands) or 0
-                lines = across_lines(refined, first, options.tile, overlap)
-                found[coarse.kind][entry.set_name][str(overlap)].append((score, seconds, truth.size / 1e6, *lines))
+                lines = across_lines(refined, first, options.tile, way[0])
+                found[coarse.kind][entry.set_name][way].append((score, seconds, truth.size / 1e6, *lines))
         print(f"{entry.set_name}/{entry.name}", flush=True)
-    rows = [row_of(kind, overlap, found[kind], before[kind]) for kind in found for overlap in map(str, overlaps)]
-    print("| first mask | its mBA % | overlap | mBA % | CPU s / Mpx | seams |\n|---|---|---|---|---|---|")
+    rows = [row_of(kind, way, found[kind], before[kind]) for kind in found for way in ways]
+    print("| first mask | its mBA % | overlap | passes | mBA % | CPU s / Mpx | seams |\n|---|---|---|---|---|---|---|")
     for row in rows:
         print("|", " | ".join(str(figure) for figure in row.values()), "|")
     if options.out is not None:
@@ -100,14 +106,15 @@ def across_lines(refined: Mask, first: Mask, tile: int, overlap: int) -> tuple[f
     return on, beside
 
 
-def row_of(kind: str, overlap: str, found: Found, before: dict[str, list[float]]) -> dict[str, Any]:
+def row_of(kind: str, way: Way, found: Found, before: dict[str, list[float]]) -> dict[str, Any]:
     """Accuracy is a mean over sets; time and seams are of all images together."""
-    scores = [np.mean([one[0] for one in by_overlap[overlap]]) for by_overlap in found.values()]
-    _, seconds, pixels, on, beside = np.sum([one for group in found.values() for one in group[overlap]], axis=0)
+    scores = [np.mean([one[0] for one in by_way[way]]) for by_way in found.values()]
+    _, seconds, pixels, on, beside = np.sum([one for group in found.values() for one in group[way]], axis=0)
     return {
         "first_mask": kind,
         "its_mba": round(100 * float(np.mean([np.mean(group) for group in before.values()])), 2),
-        "overlap": int(overlap),
+        "overlap": way[0],
+        "passes": way[1],
         "mba": round(100 * float(np.mean(scores)), 3),
         "cpu_seconds_per_megapixel": round(float(seconds / pixels), 3),
         "seams": round(float(on / beside), 3),
