@@ -48,8 +48,8 @@ BASELINE_BYTES: Mapping[str, int] = MappingProxyType({"cpu": int(MARGIN * 830 * 
 """The process with all libraries imported and a network loaded, without its weights; with CUDA its context as well.
 
 The first is measured: 575 MiB with the libraries (torch 2.15, its default wheel with CUDA, whose libraries count) and
-33 more when a network was loaded, where Linux maps 64 KiB of a library at an access; 790 and 40 where the disk is
-read ahead by 8 MiB and it maps up to 1 MiB. The second is an estimate.
+33 more when a network was loaded, where Linux maps 64 KiB of a library at an access; 795 and 67 where the disk is read
+ahead by 8 MiB and it maps up to 1 MiB. The figure and its margin cover both. The second is an estimate.
 """
 
 ONNX_BASELINE_BYTES = int(MARGIN * 105 * MIB)
