@@ -44,7 +44,7 @@ class MeasuredCost:
         return int(self.margin * (self.call_bytes + self.pixel_bytes * batch * tile * tile))
 
 
-BASELINE_BYTES: Mapping[str, int] = MappingProxyType({"cpu": int(MARGIN * 830 * MIB), "cuda": int(MARGIN * 1900 * MIB)})
+BASELINE_BYTES: Mapping[str, int] = MappingProxyType({"cpu": int(MARGIN * 815 * MIB), "cuda": int(MARGIN * 1900 * MIB)})
 """The process with all libraries imported and a network loaded, without its weights; with CUDA its context as well.
 
 The first is measured: 575 MiB with the libraries (torch 2.15, its default wheel with CUDA, whose libraries count) and
