@@ -1,0 +1,40 @@
+"""The weighted mean of two checkpoints of one network, one of which was trained on from the other.
+
+    python benchmarks/average.py before.safetensors after.safetensors --share 0.75 --out mean.safetensors
+
+What a network forgot of one kind of mask while it learnt another it often keeps in the mean (Wortsman et al. 2022,
+Robust fine-tuning of zero-shot models, section 3). The header is that of the second file.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+import torch
+
+from refine.errors import RefineError
+from refine.models.checkpoint import load_model, save_checkpoint
+
+
+@click.command(help=__doc__.partition("\n")[0])
+@click.argument("before", type=click.Path(path_type=Path))
+@click.argument("after", type=click.Path(path_type=Path))
+@click.option("--share", type=click.FloatRange(0, 1), required=True, help="of the second")
+@click.option("--out", type=click.Path(path_type=Path), required=True)
+def main(before: Path, after: Path, share: float, out: Path) -> None:
+    try:
+        (first, about_first), (second, about) = load_model(before), load_model(after)
+        if (about_first.architecture, about_first.config) != (about.architecture, about.config):
+            raise click.ClickException(f"{before} and {after} are not of one network")
+        own, mean = first.state_dict(), second.state_dict()
+        for name, tensor in mean.items():
+            if tensor.is_floating_point():
+                mean[name] = torch.lerp(own[name], tensor, share)
+        save_checkpoint(out, mean, about)
+    except RefineError as error:
+        raise click.ClickException(str(error)) from error
+
+
+if __name__ == "__main__":
+    main()
