@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -31,6 +32,10 @@ class TrainRequest:
     stop_after_minutes: float | None = None
     dry_run: bool = False
     overfit: int | None = None
+
+
+UNCHANGED = TrainRequest(Path())
+"""The defaults, which a command need not name."""
 
 
 def train_network(request: TrainRequest) -> str:
@@ -87,9 +92,18 @@ def _train(request: TrainRequest, config: TrainingConfig, folder: Path) -> str:
         return f"finished; IoU {score:.3f} on the {config.overfit} samples; above 0.98 the network can learn by heart"
     if finished:
         return f"finished; the averaged weights are {folder / 'last.safetensors'}"
-    extended = "" if request.extend is None else f" --extend {request.extend}"
-    overfit = "" if request.overfit is None else f" --overfit {request.overfit}"
-    return (
-        f"stopped and saved; go on with: python train.py --config {request.config} --run {folder} "
-        f"--resume{extended}{overfit}"
-    )
+    return f"stopped and saved; go on with: {_command(request, folder)}"
+
+
+def _command(request: TrainRequest, folder: Path) -> str:
+    """What goes on with a run, with the options that it was given."""
+    words = ["python", "train.py", "--config", str(request.config), "--run", str(folder)]
+    for name, path in request.data.items():
+        words += ["--data", f"{name}={path}"]
+    for name in ("device", "precision", "workers", "threads"):
+        value = getattr(request, name)
+        words += [f"--{name}", str(value)] if value != getattr(UNCHANGED, name) else []
+    words.append("--resume")
+    words += [] if request.extend is None else ["--extend", str(request.extend)]
+    words += [] if request.overfit is None else ["--overfit", str(request.overfit)]
+    return shlex.join(words)

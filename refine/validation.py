@@ -48,7 +48,7 @@ def make_validator(
         raise ConfigError(f"validation.every: there is no score of {config.model.architecture}; set it to 0")
     if role == "truth":
         masks = [pair.mask for pair in _spread(config)]
-        return lambda checkpoint: _score_truth_encoder(checkpoint, _taking(masks, before_each))
+        return lambda checkpoint: _score_truth_encoder(checkpoint, _taking(masks, before_each), device)
     if not config.model.takes_mask:
         pairs = _spread(config)
         return lambda checkpoint: _score_coarse(checkpoint, _taking(pairs, before_each), device)
@@ -110,19 +110,22 @@ def _score_coarse(checkpoint: Path, pairs: Iterable[Pair], device: str) -> dict[
     return {"iou": 100 * float(np.mean(values)), "score": 100 * float(np.mean(values))}
 
 
-def _score_truth_encoder(checkpoint: Path, masks: Iterable[NDArray[np.uint8]]) -> dict[str, float]:
+def _score_truth_encoder(checkpoint: Path, masks: Iterable[NDArray[np.uint8]], device: str) -> dict[str, float]:
     """The mean over masks, at the network's size, of the F-measure (beta^2 = 0.3), at the best of 255 thresholds."""
     import torch
 
     from refine.models.checkpoint import load_model
+    from refine.models.device import choose_device
 
+    place = choose_device(device)
     network, metadata = load_model(checkpoint, expect="truth")
+    network.to(place)
     side = metadata.preprocessing.height or 1024
     curves = []
     for mask in masks:
         truth = cv2.resize(mask, (side, side), interpolation=cv2.INTER_AREA).astype(np.float32) / np.float32(255)
         with torch.no_grad():
-            seen = torch.sigmoid(network(torch.from_numpy(truth)[None, None])["final"])[0, 0].numpy()
+            seen = torch.sigmoid(network(torch.from_numpy(truth)[None, None].to(place))["final"])[0, 0].cpu().numpy()
         curves.append(f_curve(seen, truth >= 0.5))
     best = 100 * float(np.mean(curves, axis=0).max())
     return {"max_f": best, "score": best}

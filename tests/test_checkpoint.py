@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -23,6 +24,7 @@ from refine.errors import CheckpointError, ConfigError
 from refine.models import NETWORKS, build_model, network_names
 from refine.models.checkpoint import (
     Metadata,
+    check_role,
     load_model,
     load_published,
     read_encoder_weights,
@@ -30,7 +32,7 @@ from refine.models.checkpoint import (
     save_checkpoint,
     sha256,
 )
-from refine.models.registry import default_preprocessing, full_config
+from refine.models.registry import Role, default_preprocessing, full_config
 
 
 def metadata_of(name: str, model: nn.Module, **changes: object) -> Metadata:
@@ -326,3 +328,14 @@ def test_building_networks_opens_no_connection(monkeypatch: pytest.MonkeyPatch) 
     with torch.device("meta"):
         for name in NETWORKS:
             build_model(name)
+
+
+@pytest.mark.parametrize("name", ["mos_h_lite", "mos_l_lite", "gt_encoder", "unet6"])
+def test_a_network_of_another_role_is_named_whatever_it_is(refiner: nn.Module, name: str) -> None:
+    role, metadata = NETWORKS[name].role, metadata_of("mos_h_lite", refiner, architecture=name)
+    for wanted in get_args(Role):
+        if wanted == role:
+            check_role("w.safetensors", metadata, wanted)
+        else:
+            with pytest.raises(CheckpointError, match=rf"w\.safetensors: holds {name}, a .*; a .* is wanted here"):
+                check_role("w.safetensors", metadata, wanted)

@@ -83,6 +83,11 @@ def test_suffixes_side_by_side_and_parts_by_name(tmp_path: Path) -> None:
         load_pairs([section(tmp_path, layout="duts")], frozenset())
 
 
+def folder_in_place_of(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
 DAMAGE: dict[str, Callable[[Path, Path], object]] = {
     "an image has no mask": lambda photo, truth: truth.unlink(),
     "a mask has no image": lambda photo, truth: photo.unlink(),
@@ -93,6 +98,7 @@ DAMAGE: dict[str, Callable[[Path, Path], object]] = {
     "the mask is empty": lambda photo, truth: write(truth, np.zeros((SIDE, SIDE), np.uint8)),
     "the mask does not decode": lambda photo, truth: truth.write_bytes(b"nothing"),
     "the image does not decode": lambda photo, truth: photo.write_bytes(b"nothing"),
+    "a file cannot be read": lambda photo, truth: folder_in_place_of(truth),
 }
 
 

@@ -80,8 +80,33 @@ def test_broken_pair_is_named(tmp_path: Path, damage: str) -> None:
 def test_prediction_that_is_no_picture_is_named(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "shapes").mkdir()
     (tmp_path / "shapes" / "01.png").write_bytes(b"no picture")
-    with pytest.raises(InputError, match="shapes/01: a stored prediction"):
+    with pytest.raises(InputError, match=r"a stored prediction does not decode: 1 \(shapes/01\)"):
         load_pairs(sections(folder, predictions=tmp_path), frozenset())
+
+
+@pytest.mark.parametrize("damage", ["a stored prediction does not decode", "a file cannot be read"])
+def test_predictions_that_cannot_be_used_count_in_bad_share(folder: Path, tmp_path: Path, damage: str) -> None:
+    (tmp_path / "shapes").mkdir()
+    stored = tmp_path / "shapes" / "01.png"
+    if damage == "a file cannot be read":
+        stored.symlink_to(tmp_path / "gone.png")
+    else:
+        stored.write_bytes(b"no picture")
+    (section,) = sections(folder, predictions=tmp_path)
+    pairs = load_pairs([section.model_copy(update={"bad_share": 0.25})], frozenset())
+    assert [pair.key[1] for pair in pairs.pairs] == ["00", "02", "03"]
+    assert pairs.notes[0].startswith(f"data.shapes: 1 of 4 pairs cannot be used: {damage}: 1 (shapes/01")
+    if damage == "a file cannot be read":  # found without reading it, too
+        later = section.model_copy(update={"bad_share": 0.25, "in_memory": False})
+        assert load_pairs([later], frozenset()).notes == pairs.notes
+
+
+def test_a_mistyped_set_is_asked_about_and_one_that_is_not_there_is_no_mistake(folder: Path) -> None:
+    section = Data(name="pack", path=str(folder), weights={"shaeps": 2.0, "horses": 2.0}, exact=["shape", "buildings"])
+    assert load_pairs([section], frozenset()).notes == [
+        "data.pack.weights: no set shaeps; is shapes meant?",
+        "data.pack.exact: no set shape; is shapes meant?",
+    ]
 
 
 def test_sample_depends_on_seed_and_index_alone(folder: Path) -> None:

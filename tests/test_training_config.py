@@ -68,6 +68,9 @@ def test_every_problem_is_named_in_one_message(tmp_path: Path) -> None:
             r"loss\.depth: goes, as loss\.outputs\.d",
         ),
         ("data", [{"name": "a", "path": "a", "weights": {"b": -1}}], r"data\.0\.weights\.b: .*, got -1"),
+        ("data", [{"name": "a", "path": "a", "weights": {"b": 1e308}}], r"data\.0\.weights\.b: .*, got 1e\+308"),
+        ("augment", {"lines": 0.6, "roofs": 0.6}, r"augment: lines: 0\.6 and roofs 0\.6 are shares of one whole"),
+        ("seed", 2**32, "seed: .*less than 4294967296, got 4294967296"),
     ],
 )
 def test_impossible_values_are_refused(tmp_path: Path, section: str, value: object, said: str) -> None:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import multiprocessing
+import os
 import resource
+import shlex
 import signal
 from collections.abc import Callable
 from multiprocessing.connection import Connection
@@ -18,12 +21,16 @@ from training_data import small_config, tiny_network, write_pairs
 
 from refine.errors import CheckpointError, ConfigError, InputError
 from refine.models.checkpoint import load_model
+from refine.train import TrainRequest, train_network
 from refine.training.config import TrainingConfig, parse_config
 from refine.training.dry_run import dry_run
+from refine.training.log import Log
 from refine.training.loss_config import Terms
 from refine.training.own_folder import LOCK, UNFINISHED
 from refine.training.run import NEWEST, build_network, run_training
+from refine.training.samples import Sample, WindowSamples
 from refine.training.state import read_state, states
+from refine.validation import make_validator
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -47,10 +54,18 @@ def train_here(
     *,
     workers: int = 0,
     resume: Path | None = None,
+    extend: int | None = None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> bool:
     return run_training(
-        config, run, device="cpu", precision="fp32", workers=workers, resume=resume, should_stop=should_stop
+        config,
+        run,
+        device="cpu",
+        precision="fp32",
+        workers=workers,
+        resume=resume,
+        extend=extend,
+        should_stop=should_stop,
     )
 
 
@@ -258,3 +273,172 @@ def test_what_cannot_be_scored_leaves_no_run_folder(tmp_path: Path) -> None:
             config.model_copy(update={"validation": validation}), tmp_path / "run", device="cpu", make_validator=refuse
         )
     assert not (tmp_path / "run").exists()
+
+
+def test_a_state_that_a_later_one_in_the_folder_would_outlive_is_refused(tmp_path: Path) -> None:
+    config, run, other = config_of(tmp_path), tmp_path / "run", tmp_path / "other"
+    assert train_here(config, run)
+    newest, before = states(run)
+    train_here(config, other, should_stop=lambda: True)
+    (elsewhere,) = states(other)
+    for start in (before, elsewhere):
+        with pytest.raises(InputError, match=rf"run: holds {newest.name}, .* another --run to go on from {start}$"):
+            train_here(config, run, resume=start)
+    assert train_here(config, tmp_path / "third", resume=before)
+    assert train_here(config, other, resume=elsewhere)
+
+
+def test_the_command_that_goes_on_has_the_options_that_the_run_was_given(tmp_path: Path) -> None:
+    raw = small_config(tmp_path / "nowhere", model=tiny_network("mos_h_lite", 64))
+    config, run = tmp_path / "small.json", tmp_path / "a run"
+    config.write_text(json.dumps(raw))
+    data = {"shapes": str(write_pairs(tmp_path / "my pairs"))}
+    said = train_network(
+        TrainRequest(config, run, data, device="cpu", precision="fp32", workers=0, stop_after_minutes=1e-9)
+    )
+    assert shlex.split(said.partition("go on with: ")[2]) == [
+        "python", "train.py", "--config", str(config), "--run", str(run), "--data", f"shapes={data['shapes']}",
+        "--device", "cpu", "--precision", "fp32", "--workers", "0", "--resume",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("place", [0.3, 0.6, 0.95])
+def test_a_state_with_a_flipped_bit_is_named_and_the_one_before_it_taken(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], place: float
+) -> None:
+    config, run = config_of(tmp_path), tmp_path / "run"
+    train_here(config, run)
+    newest, before = states(run)
+    content = bytearray(newest.read_bytes())
+    content[int(place * len(content))] ^= 4
+    newest.write_bytes(content)
+    with pytest.raises(CheckpointError, match="damaged: its content is not what was saved"):
+        read_state(newest)
+    assert train_here(config, run, resume=NEWEST)
+    said = f"{newest}: damaged: its content is not what was saved; {before.name} is taken"
+    assert said in capsys.readouterr().err
+
+
+def test_states_may_be_read_by_whom_the_folder_may(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    train_here(config_of(tmp_path), run, should_stop=lambda: True)
+    assert {path.stat().st_mode for path in (states(run)[0], run / "last.safetensors")} == {
+        (run / "config.json").stat().st_mode
+    }
+
+
+def test_an_error_of_a_worker_that_nobody_expected_leaves_no_worker(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Python would wait for it when it leaves."""
+
+    def fail(_samples: WindowSamples, _index: int) -> Sample:
+        raise ZeroDivisionError
+
+    config = config_of(tmp_path)
+    monkeypatch.setattr(WindowSamples, "__getitem__", fail)
+    with pytest.raises(ZeroDivisionError) as held:
+        train_here(config, tmp_path / "run", workers=1)
+    assert multiprocessing.active_children() == []
+    assert held.tb is not None  # it is this that would hold them
+
+
+def test_a_worker_that_is_killed_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, make = tmp_path / "run", WindowSamples.__getitem__
+
+    def die(samples: WindowSamples, index: int) -> Sample:
+        if states(run):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return make(samples, index)
+
+    config = config_of(tmp_path, steps=100)
+    monkeypatch.setattr(WindowSamples, "__getitem__", die)
+    with pytest.raises(InputError) as stopped:
+        train_here(config, run, workers=1)
+    assert str(stopped.value) == (
+        "a worker of the loader was lost (Killed): out of memory? give fewer --workers; the last state is whole, go on"
+        " with --resume"
+    )
+    assert multiprocessing.active_children() == []
+
+
+@pytest.mark.parametrize("is_ignored", [False, True])
+def test_a_terminal_that_closes_ends_a_run_as_sigterm_does(tmp_path: Path, is_ignored: bool) -> None:
+    """But not one that nohup started."""
+
+    def hang_up() -> bool:
+        os.kill(os.getpid(), signal.SIGHUP)
+        return False
+
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN if is_ignored else lambda *_: None)
+    try:
+        assert train_here(config_of(tmp_path), tmp_path / "run", should_stop=hang_up) == is_ignored
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert read_state(states(tmp_path / "run")[0])[1].step == (6 if is_ignored else 2)
+
+
+def test_what_stops_a_run_before_its_first_state_does_not_speak_of_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_samples: WindowSamples, _index: int) -> Sample:
+        raise InputError("shapes/01: broken")
+
+    config = config_of(tmp_path)
+    monkeypatch.setattr(WindowSamples, "__getitem__", fail)
+    with pytest.raises(InputError, match=r"^shapes/01: broken$"):
+        train_here(config, tmp_path / "run", workers=1)
+
+
+def test_a_log_that_was_cut_or_goes_beyond_the_state_is_cut_back(tmp_path: Path) -> None:
+    config, run = config_of(tmp_path), tmp_path / "run"
+    asked = iter([False, False, True])
+    assert not train_here(config, run, should_stop=lambda: next(asked))
+    with (run / "log.jsonl").open("a") as lines:
+        lines.write('{"group": "train", "step": 4, "loss": 1}\n{"group": "tra')
+    assert train_here(config, run, resume=NEWEST)
+    assert [json.loads(line)["step"] for line in (run / "log.jsonl").read_text().splitlines()] == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_log_that_is_whole_is_left_alone(tmp_path: Path) -> None:
+    lines = tmp_path / "log.jsonl"
+    lines.write_text('{"group": "train", "step": 4}\n')
+    before = lines.stat()
+    Log(tmp_path, 4).close()
+    assert (lines.stat().st_ino, lines.stat().st_size) == (before.st_ino, before.st_size)
+
+
+def test_a_finished_state_is_released_into_a_new_folder(tmp_path: Path) -> None:
+    config, run, new = config_of(tmp_path), tmp_path / "run", tmp_path / "deep" / "new"
+    train_here(config, run)
+    assert train_here(config, new, resume=states(run)[0])
+    assert (new / "last.safetensors").read_bytes() == (run / "last.safetensors").read_bytes()
+
+
+def test_a_checkpoint_that_is_cut_is_released_anew_and_a_shorter_schedule_refused(tmp_path: Path) -> None:
+    config, run = config_of(tmp_path), tmp_path / "run"
+    train_here(config, run)
+    released = run / "last.safetensors"
+    whole = released.read_bytes()
+    released.write_bytes(whole[:3000])
+    with pytest.raises(InputError, match="schedule of 5 steps is finished; add --extend STEPS, more than the 6 that"):
+        train_here(config, run, resume=NEWEST, extend=5)
+    assert train_here(config, run, resume=NEWEST)
+    assert released.read_bytes() == whole
+
+
+def test_a_mistyped_option_of_the_network_is_named_with_what_is_meant(tmp_path: Path) -> None:
+    config = config_of(tmp_path)
+    model = config.model.model_copy(update={"options": {**config.model.options, "reach_gat": True}})
+    with pytest.raises(ConfigError, match=r"^model\.options\.reach_gat: unknown key; is reach_gate meant\?$"):
+        build_network(config.model_copy(update={"model": model}))
+
+
+def test_a_truth_encoder_is_scored_on_the_device_that_was_asked_for(tmp_path: Path) -> None:
+    listed = tmp_path / "held.csv"
+    listed.write_text("set,id\nshapes,01\n")
+    raw = small_config(write_pairs(tmp_path / "pairs"), model={"architecture": "gt_encoder", "size": 64})
+    raw["validation"] = {"held_out": str(listed), "every": 2}
+    score = make_validator(parse_config(raw, "test"), device="nowhere")
+    with pytest.raises(InputError, match="--device nowhere"):
+        score(tmp_path / "none.safetensors")

@@ -89,7 +89,12 @@ def check_role(path: Path | str, metadata: Metadata, expect: Role | None) -> Non
             f" it has {', '.join(network_names())}"
         )
     if expect is not None and network.role != expect:
-        said = {"coarse": "a coarse network", "refiner": "a refiner"}
+        said: dict[Role, str] = {
+            "coarse": "a coarse network",
+            "refiner": "a refiner",
+            "truth": "a truth encoder",
+            "composite": "a network of composites",
+        }
         raise CheckpointError(
             f"{path}: holds {metadata.architecture}, {said[network.role]}; {said[expect]} is wanted here"
             f" ({' or '.join(network_names(expect))})"

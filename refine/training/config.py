@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Annotated, Literal, get_args
 
 from pydantic import Field, ValidationError, model_validator
 
@@ -48,7 +49,9 @@ class Data(Section):
     in_memory: bool = Field(True, description="false: pairs are decoded when drawn, for sets that memory cannot hold")
     sets: list[str] = Field(default=[], description="only these first-level folders; empty: all")
     exact: list[str] = Field(default=[], description="sets whose masks are exact to a part of a pixel")
-    weights: dict[str, NotNegative] = Field(default={}, description="how often each image of a set is drawn; else 1")
+    weights: dict[str, Annotated[float, Field(ge=0, le=1e9)]] = Field(  # far from where their sum overflows
+        default={}, description="how often each image of a set is drawn; else 1"
+    )
     predictions: list[str] = Field(default=[], description="folders of <set>/<id>.png: coarse masks for kind 'model'")
 
 
@@ -111,6 +114,8 @@ class Augment(Section):
     def _ordered(self) -> Augment:
         if not 0 < self.scale[0] <= self.scale[1]:
             raise ValueError(f"scale: must be 0 < low <= high, got {list(self.scale)}")
+        if self.lines + self.roofs > 1:
+            raise ValueError(f"lines: {self.lines:g} and roofs {self.roofs:g} are shares of one whole; lower them to 1")
         return self
 
 
@@ -154,6 +159,10 @@ class Schedule(Section):
     stop_at: float = Field(0, ge=0, le=100, description="score of a validation at which training ends; 0: none")
     early_stop: int = Field(0, ge=0, description="validations without a gain after which training ends; 0: never")
 
+    @property
+    def follows_validations(self) -> bool:
+        return self.decay == "plateau" or self.early_stop > 0 or self.stop_at > 0
+
     @model_validator(mode="after")
     def _divides(self) -> Schedule:
         if self.batch % self.accumulate:
@@ -190,7 +199,7 @@ class TrainingConfig(Section):
     about: str = Field("", description="what the run is for, and where it differs from what was published")
     command: str = Field("", description="what trains it; for its reader")
     expected: str = Field("", description="what it should reach; for its reader")
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, lt=2**32)
     data: list[Data] = Field(min_length=1)
     perturb: Perturb = Perturb()
     augment: Augment = Augment()
@@ -205,8 +214,7 @@ class TrainingConfig(Section):
 
     @model_validator(mode="after")
     def _validations_decide(self) -> TrainingConfig:
-        schedule = self.schedule
-        if (schedule.decay == "plateau" or schedule.early_stop or schedule.stop_at) and not self.validation.every:
+        if self.schedule.follows_validations and not self.validation.every:
             raise ValueError("schedule: plateau, early_stop and stop_at follow the validations; set validation.every")
         return self
 
@@ -317,5 +325,10 @@ def _meant(place: tuple[str | int, ...]) -> str:
         field = section.model_fields.get(str(part))  # none: an item of a list, or of a mapping
         kinds = () if field is None else (field.annotation, *get_args(field.annotation))
         section = next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Section)), section)
-    like = get_close_matches(str(place[-1]), section.model_fields, n=1)
+    return meant(str(place[-1]), section.model_fields)
+
+
+def meant(name: str, known: Iterable[str]) -> str:
+    """A question after a name that is like a known one, for the end of a message."""
+    like = get_close_matches(name, known, n=1)
     return f"; is {like[0]} meant?" if like else ""

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from refine.errors import InputError
 from refine.training.checks import judge, mask_problem
-from refine.training.config import Data
+from refine.training.config import Data, meant
 from refine.training.cutouts import CutOuts
 from refine.training.fingerprint import Prints, print_of
 from refine.training.layouts import Entry, File, Key, find_entries
@@ -74,9 +74,9 @@ class StoredPair:
         if image.shape[:2] != mask.shape:
             sizes = f"image is {image.shape[:2]} but mask is {mask.shape} (height, width)"
             raise _Unusable(self.entry.key, "the sizes differ", sizes)
-        coarse = [_decoded_picture(file.read(), cv2.IMREAD_GRAYSCALE) for file in self.predictions]
+        coarse = [_decoded_picture(self._content(file), cv2.IMREAD_GRAYSCALE) for file in self.predictions]
         if any(plane is None for plane in coarse):
-            raise InputError(f"{'/'.join(self.entry.key)}: a stored prediction does not decode")
+            raise _Unusable(self.entry.key, "a stored prediction does not decode")
         rgb = np.ascontiguousarray(image[:, :, ::-1], dtype=np.uint8)
         grey = mask.astype(np.uint8)
         planes = tuple(plane.astype(np.uint8) for plane in coarse if plane is not None)
@@ -87,8 +87,11 @@ class StoredPair:
         """A number for all that the pair is made of, its decoded mask included; of predictions for their sizes alone,
         since those that stay on disk are not read at start."""
         assert self.entry.image is not None
-        sizes = [file.path.stat().st_size for file in self.predictions]
-        return print_of(self.entry.image.read(), mask.tobytes(), repr((mask.shape, sizes)).encode())
+        try:
+            sizes = [file.path.stat().st_size for file in self.predictions]
+        except OSError as error:
+            raise _unreadable(self.entry.key, f"{error.filename}: cannot be read: {error.strerror}") from None
+        return print_of(self._content(self.entry.image), mask.tobytes(), repr((mask.shape, sizes)).encode())
 
     def check(self) -> None:
         """What `decode` finds wrong, to `SHRUNK` pixels of the size, in a fraction of its time."""
@@ -103,7 +106,7 @@ class StoredPair:
             raise _Unusable(self.entry.key, "a half is there twice", rivals)
         if self.entry.image is None:
             raise _Unusable(self.entry.key, "a mask has no image")
-        image = _decoded_picture(self.entry.image.read(), flags)
+        image = _decoded_picture(self._content(self.entry.image), flags)
         if image is None:
             raise _Unusable(self.entry.key, "the image does not decode")
         return image
@@ -115,10 +118,16 @@ class StoredPair:
             raise _Unusable(self.entry.key, "an image has no mask")
         if not isinstance(source, File):
             return source()
-        mask = _decoded_picture(source.read(), cv2.IMREAD_ANYCOLOR)
+        mask = _decoded_picture(self._content(source), cv2.IMREAD_ANYCOLOR)
         if mask is None:
             raise _Unusable(self.entry.key, "the mask does not decode")
         return mask
+
+    def _content(self, file: File) -> bytes:
+        try:
+            return file.read()
+        except InputError as error:
+            raise _unreadable(self.entry.key, str(error)) from None
 
 
 class Stored(OnDemand[Pair]):
@@ -191,6 +200,11 @@ class _Unusable(InputError):
         self.name = "/".join(key) + (f": {detail}" if detail else "")
 
 
+def _unreadable(key: Key, why: str) -> _Unusable:
+    """Of a dangling link, a folder of a picture's name, a file that may not be read."""
+    return _Unusable(key, "a file cannot be read", why)
+
+
 def load_pairs(sections: Sequence[Data], held_out: frozenset[Key]) -> Pairs:
     """Check every pair of `sections` whose key is not in `held_out`, and decode those of sections held in memory.
 
@@ -206,7 +220,7 @@ def load_pairs(sections: Sequence[Data], held_out: frozenset[Key]) -> Pairs:
             raise InputError(f"data.{section.name}: {section.path} holds no pair {_expected(section)} to use")
         parts.append(found.pairs)
         weights += [section.weights.get(key[0], 1.0) for key in found.keys]
-        notes += [found.note] if found.note else []
+        notes += [*([found.note] if found.note else []), *_mistyped(section, found.sets)]
         prints |= found.prints
     share = np.array(weights, dtype=np.float64)
     if not share.sum() > 0:
@@ -227,20 +241,32 @@ def load_held_out(sections: Sequence[Data], keys: frozenset[Key]) -> list[Pair]:
 
 
 class _Found(NamedTuple):
-    """The pairs of a section that nothing is wrong with, their keys, a line on the others, and prints."""
+    """The pairs of a section that nothing is wrong with, their keys, a line on the others, prints, and the names of all
+    its sets."""
 
     pairs: Sequence[Pair]
     keys: list[Key]
     note: str | None
     prints: Prints
+    sets: frozenset[str]
+
+
+def _mistyped(section: Data, sets: frozenset[str]) -> list[str]:
+    """A question for each name that no set has and that is like one's; a set that a user lacks is no mistake."""
+    asked = {"weights": section.weights, "exact": section.exact}
+    unknown = [(option, name) for option, names in asked.items() for name in names if name not in sets]
+    like = [(f"data.{section.name}.{option}: no set {name}", meant(name, sets)) for option, name in unknown]
+    return [said + question for said, question in like if question]
 
 
 def _usable(section: Data, is_wanted: Callable[[Key], bool]) -> _Found:
     if section.layout == "cutouts":
         made = CutOutPairs(section)
-        return _Found(made, [(section.name, f"{i:07d}") for i in range(len(made))], None, made.prints())
+        keys = [(section.name, f"{i:07d}") for i in range(len(made))]
+        return _Found(made, keys, None, made.prints(), frozenset([section.name]))
     predictions = _predictions(section)
-    entries = [entry for entry in find_entries(section) if is_wanted(entry.key)]
+    there = find_entries(section)
+    entries = [entry for entry in there if is_wanted(entry.key)]
     stored = [StoredPair(e, tuple(predictions.get(e.key, ())), e.key[0] in section.exact) for e in entries]
     as_before = section.layout == "sets" and section.truth is None  # packs of ours may hold images of nothing
     binary = not as_before and section.truth != "soft"
@@ -258,14 +284,16 @@ def _usable(section: Data, is_wanted: Callable[[Key], bool]) -> _Found:
             problem = mask_problem(mask, binary=binary, may_be_empty=as_before)
             if problem is not None:
                 raise _Unusable(pair.entry.key, problem)
+            number = pair.print_of(mask)
         except _Unusable as error:
             problems.setdefault(error.kind, []).append(error.name)
             continue
         kept.append(pair)
         held += [decoded] if section.in_memory else []
-        prints["/".join((section.name, *pair.entry.key))] = pair.print_of(mask)
+        prints["/".join((section.name, *pair.entry.key))] = number
     note = judge(section, problems, len(stored))
-    return _Found(held if section.in_memory else Stored(kept), [pair.entry.key for pair in kept], note, prints)
+    sets = frozenset(entry.key[0] for entry in there)
+    return _Found(held if section.in_memory else Stored(kept), [pair.entry.key for pair in kept], note, prints, sets)
 
 
 def _expected(section: Data) -> str:

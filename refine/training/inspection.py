@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from refine.training import processes
+from refine.training.state import last_state
 
 
 def keep_batch(batch: Mapping[str, Tensor], folder: Path, step: int, size: int) -> str:
@@ -22,5 +23,5 @@ def keep_batch(batch: Mapping[str, Tensor], folder: Path, step: int, size: int) 
         save_file({name: tensor.contiguous() for name, tensor in batch.items()}, path, metadata=about)
     except (OSError, SafetensorError) as error:
         path.unlink(missing_ok=True)
-        return f"its batch could not be saved ({error}); the last state is whole"
-    return f"its batch (samples {about['samples']}) is in {path}; the last state is whole"
+        return f"its batch could not be saved ({error}){last_state(folder)}"
+    return f"its batch (samples {about['samples']}) is in {path}{last_state(folder)}"

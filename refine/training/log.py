@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from refine.models.preprocessing import Preprocessing
 from refine.training.shown import network_input
+from refine.whole_file import write_whole
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -30,10 +31,12 @@ class SilentLog:
 
 
 class Log:
-    """Scalars and sample pictures of a run, in `folder`."""
+    """Scalars and sample pictures of a run, in `folder`; what is there of steps after `step` will be said again."""
 
-    def __init__(self, folder: Path) -> None:
-        self._lines = (folder / "log.jsonl").open("a", encoding="utf-8")
+    def __init__(self, folder: Path, step: int = 0) -> None:
+        path = folder / "log.jsonl"
+        _cut_back(path, step)
+        self._lines = path.open("a", encoding="utf-8")
         self._events = _event_writer(folder / "events")
         self.has_events = self._events is not None
 
@@ -64,6 +67,21 @@ class Log:
         self._lines.close()
         if self._events:
             self._events.close()
+
+
+def _cut_back(path: Path, step: int) -> None:
+    """Leave the whole lines up to `step`: a full disk or a kill may have cut the last one, and a state be older."""
+    lines = path.read_bytes().splitlines(keepends=True) if path.is_file() else []
+    kept = [line for line in lines if _is_of(line, step)]
+    if kept != lines:
+        write_whole(path, b"".join(kept))
+
+
+def _is_of(line: bytes, step: int) -> bool:
+    try:
+        return line.endswith(b"\n") and int(json.loads(line)["step"]) <= step
+    except (ValueError, KeyError, TypeError):
+        return False
 
 
 def _event_writer(folder: Path) -> SummaryWriter | None:

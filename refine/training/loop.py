@@ -6,8 +6,8 @@ import copy
 import signal
 import sys
 import time
-from collections.abc import Callable, Generator
-from contextlib import AbstractContextManager, closing, nullcontext
+from collections.abc import Callable, Generator, Iterator
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from math import isfinite
 from pathlib import Path
@@ -36,11 +36,14 @@ from refine.training.optimizer import average, freeze_norm, make_optimizer, set_
 from refine.training.samples import Sample
 from refine.training.schedules import Gains, learning_rate_share
 from refine.training.shown import network_input
-from refine.training.state import Progress, save_state
+from refine.training.state import Progress, last_state, save_state
 
 WORKERS_OUTLIVE_SECONDS = 120
 """For so long the workers go on after SIGTERM: time for the loop to finish its step, or an image of a validation, and
 save. A worker that ended before would end the run with an error instead."""
+
+HANG_UP = tuple(getattr(signal, name) for name in ("SIGHUP",) if hasattr(signal, name))
+"""What a terminal sends that closes; Windows has no such signal."""
 
 Validator = Callable[[nn.Module, int], dict[str, float]]
 """Scores the averaged weights at a step, on whole images; the figure under "score" is the one that picks the best.
@@ -134,7 +137,8 @@ def train(
     hidden = None if is_first else True  # None: tqdm looks whether there is a terminal
     with (
         tqdm(total=schedule.steps, initial=run.step, unit="step", disable=hidden, dynamic_ncols=True) as bar,
-        closing(batches(samples, schedule, machine, first_step=run.step)) as loader,
+        _lost_workers_named(folder),
+        closing(batches(samples, schedule, machine, first_step=run.step, folder=folder)) as loader,
     ):
 
         def after_step(batch: Sample | None) -> bool | None:
@@ -261,12 +265,12 @@ def _refined(ema: nn.Module, image: Tensor, coarse: Tensor, reach: Tensor, machi
 
 
 def batches(
-    samples: Dataset[Sample], schedule: Schedule, machine: Machine, first_step: int
+    samples: Dataset[Sample], schedule: Schedule, machine: Machine, first_step: int, folder: Path | None = None
 ) -> Generator[Sample, None, None]:
     """The batches of steps `first_step`... to the end; step s holds samples s * batch to (s + 1) * batch - 1.
 
     Of these a process takes every n-th, so that what a run sees does not depend on the number of processes. The workers
-    end when the generator is closed.
+    end when the generator is closed. `folder` is that of the run, whose last state an error tells of.
     """
     own = range(first_step * schedule.batch + processes.rank(), schedule.steps * schedule.batch, processes.count())
     loader = DataLoader(
@@ -283,10 +287,27 @@ def batches(
     try:
         yield from loader
         return
-    except InputError as error:
-        said = _said(error)  # a worker's error comes with its traceback; what it has to say is the last line
+    except Exception as error:
         clear_frames(error.__traceback__)  # they and the error hold each other, and with them the loader's workers
-    raise InputError(f"{said}; the last state is whole, mend the file and go on with --resume")
+        if not isinstance(error, InputError):
+            raise
+        said = _said(error)  # a worker's error comes with its traceback; what it has to say is the last line
+    end = "" if folder is None else last_state(folder, ", mend the file and go on with --resume")
+    raise InputError(f"{said}{end}")
+
+
+@contextmanager
+def _lost_workers_named(folder: Path) -> Iterator[None]:
+    """One line for a worker of the loader that was killed, which torch's handler of SIGCHLD raises anywhere."""
+    try:
+        yield
+    except RuntimeError as error:
+        said = str(error).strip().splitlines()
+        if not said or not said[0].startswith("DataLoader worker"):
+            raise
+        how = said[0].partition("signal: ")[2].partition(".")[0] or "it has ended"
+        end = last_state(folder, ", go on with --resume")
+        raise InputError(f"a worker of the loader was lost ({how}): out of memory? give fewer --workers{end}") from None
 
 
 def _said(error: InputError) -> str:
@@ -300,7 +321,8 @@ def _leave_signals_to_the_loop(_worker: int) -> None:
 
     Told to end it does so in the end: Python waits for its workers when it leaves, whatever became of them.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in (signal.SIGINT, *HANG_UP):
+        signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: signal.alarm(WORKERS_OUTLIVE_SECONDS))
 
 

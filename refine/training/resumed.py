@@ -11,7 +11,7 @@ from refine.errors import ConfigError
 from refine.models.metadata import sha256
 from refine.training import processes
 from refine.training.applies import without_effect
-from refine.training.config import TrainingConfig, dump, parse_config
+from refine.training.config import Schedule, TrainingConfig, dump, parse_config
 from refine.training.fingerprint import Prints, changes
 from refine.training.guidance import Guide
 from refine.training.state import Progress, read_state
@@ -27,7 +27,7 @@ def check_same_config(state: Path, config: TrainingConfig, *, may_extend: bool) 
     Raises ConfigError that names what differs.
     """
     saved_config = _with_defaults(read_state(state)[1].config, state)
-    saved, wanted = _comparable(saved_config, may_extend), _comparable(dump(config), may_extend)
+    saved, wanted = (_comparable(c, config.schedule, may_extend) for c in (saved_config, dump(config)))
     differing = sorted(_differences(saved, wanted))
     if differing:
         raise ConfigError(f"{state}: was made with another config ({', '.join(differing)}); use another --run folder")
@@ -80,11 +80,12 @@ def _with_defaults(saved: dict[str, object], state: Path) -> dict[str, object]:
         return saved
 
 
-def _comparable(config: dict[str, object], may_extend: bool) -> dict[str, Any]:
+def _comparable(config: dict[str, object], schedule: Schedule, may_extend: bool) -> dict[str, Any]:
     copy = _with_effect(config)
     for section in copy["data"]:
         section.pop("path")
-    copy["validation"] = {"held_out": copy["validation"]["held_out"]}  # it says what trains; the rest only looks on
+    if not schedule.follows_validations:
+        copy["validation"] = {"held_out": copy["validation"]["held_out"]}  # it says what trains; the rest only looks on
     for ignored in ("checkpoint", "about", "command", "expected"):
         copy.pop(ignored)
     for start in ("encoder_weights", "init"):  # they count at step 0 alone, and the files may have moved since

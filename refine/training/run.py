@@ -8,6 +8,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from math import inf
 from pathlib import Path
 from types import FrameType
@@ -19,7 +20,7 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from refine import __version__
-from refine.errors import ConfigError, InputError, RefineError
+from refine.errors import CheckpointError, ConfigError, InputError, RefineError
 from refine.models.checkpoint import load_model, read_encoder_weights, save_checkpoint
 from refine.models.device import choose_device, choose_dtype
 from refine.models.encoder import Encoder
@@ -28,16 +29,16 @@ from refine.models.metadata import FORMAT, Metadata, read_metadata
 from refine.models.preprocessing import Preprocessing
 from refine.models.registry import build_model, default_preprocessing, full_config
 from refine.training import processes
-from refine.training.config import TrainingConfig, dump
+from refine.training.config import TrainingConfig, dump, meant
 from refine.training.data import Pairs, load_pairs, read_held_out
 from refine.training.fingerprint import numbers
 from refine.training.log import Log, SilentLog
-from refine.training.loop import Callbacks, Machine, Run, ValidationStopped, new_run, train
+from refine.training.loop import HANG_UP, Callbacks, Machine, Run, ValidationStopped, new_run, train
 from refine.training.own_folder import owned
 from refine.training.placed import PlacedSamples
 from refine.training.resumed import ENCODER_WEIGHTS, check_same_config, check_same_guide, files_of, tell_of_changed_data
 from refine.training.samples import FirstSamples, Sample, WholeImageSamples, WindowSamples
-from refine.training.state import load_state, newest_readable, states
+from refine.training.state import last_state, load_state, newest_readable, states
 from refine.training.supervised import check_outputs
 
 TrainingPrecision = Literal["auto", "fp32", "bf16", "fp16"]
@@ -77,6 +78,8 @@ def run_training(
     if resume is not None:
         start = newest_readable(folder) if resume == NEWEST else resume
         check_same_config(start, config, may_extend=extend is not None)
+        if resume != NEWEST:
+            _check_goes_on_with(folder, start)
 
     machine = choose_machine(device, precision, workers)
     check_shares(config)
@@ -111,7 +114,7 @@ def run_training(
             raise
         except OSError as error:  # of the log, most likely: a full disk
             why = f"{error.filename or folder}: {error.strerror or error}"
-            raise InputError(f"{why}; the last state is whole, go on with --resume") from error
+            raise InputError(f"{why}{last_state(folder, ', go on with --resume')}") from error
 
 
 def _train_first(
@@ -138,7 +141,7 @@ def _train_first(
         keep(candidate, scores)
         return scores
 
-    log = Log(folder)
+    log = Log(folder, run.step)
     try:
         with stop:
             calls = Callbacks(
@@ -157,14 +160,41 @@ def _train_first(
 
 def _finish(run: Run, config: TrainingConfig, preprocessing: Preprocessing, folder: Path) -> None:
     """Release what a run left that was killed between its last state and this. Raises InputError if it did that."""
-    released = folder / "last.safetensors"
-    if not processes.from_first(released.is_file() and read_metadata(released).step == run.step):
+    released, schedule = folder / "last.safetensors", config.schedule
+    decided = run.gains.ends(schedule)
+    is_shorter = run.step > schedule.steps and not decided  # an --extend to less than there is
+    if not is_shorter and not processes.from_first(_step_of(released) == run.step):
         if processes.rank() == 0:
-            release(run.ema, config, preprocessing, released, step=run.step, metrics={}, files=run.files)
+            with owned(folder):
+                release(run.ema, config, preprocessing, released, step=run.step, metrics={}, files=run.files)
         return
-    if run.gains.ends(config.schedule):
+    if decided:
         raise InputError(f"{folder}: ended at step {run.step}, as its validations decided; start a new --run to go on")
-    raise InputError(f"{folder}: the schedule of {config.schedule.steps} steps is finished; add --extend STEPS")
+    raise InputError(
+        f"{folder}: the schedule of {schedule.steps} steps is finished; add --extend STEPS, more than the {run.step}"
+        " that are done"
+    )
+
+
+def _step_of(released: Path) -> int | None:
+    """The step of a checkpoint; None where there is none that can be read."""
+    try:
+        return read_metadata(released).step
+    except CheckpointError:
+        return None
+
+
+def _check_goes_on_with(folder: Path, start: Path) -> None:
+    """Raises InputError if `folder` holds a later state than `start`, or another run's: it would outlive the new ones.
+
+    States are told apart by their steps, and the highest are kept.
+    """
+    held = states(folder)
+    if held and held[0].resolve() != start.resolve():
+        raise InputError(
+            f"{folder}: holds {held[0].name}, which the next --resume would take; give another --run to go on from"
+            f" {start}"
+        )
 
 
 def make_samples(config: TrainingConfig) -> Dataset[Sample]:
@@ -201,6 +231,9 @@ def build_network(config: TrainingConfig) -> tuple[nn.Module, Preprocessing]:
     not have and for options that it cannot be trained with; CheckpointError for a file that cannot be read.
     """
     torch.manual_seed(config.seed)
+    known = type(full_config(config.model.architecture)).model_fields
+    if unknown := [key for key in config.model.options if key not in known]:
+        raise ConfigError(f"model.options.{unknown[0]}: unknown key{meant(unknown[0], known)}")
     try:
         model = build_model(config.model.architecture, config.model.options)
     except RefineError:
@@ -302,7 +335,7 @@ def _path(text: str | None) -> Path | None:
 
 
 class _StopRequest:
-    """Due from the first SIGTERM or Ctrl-C on, when the time is up, or when `asked` says so.
+    """Due from the first SIGTERM, SIGHUP or Ctrl-C on, when the time is up, or when `asked` says so.
 
     Signals count and the time runs inside a `with`; the loop then saves and leaves.
     """
@@ -323,8 +356,9 @@ class _StopRequest:
     def __enter__(self) -> None:
         if self._minutes is not None:
             self._deadline = time.monotonic() + 60 * self._minutes
-        for number in (signal.SIGTERM, signal.SIGINT):
-            self._previous[number] = signal.signal(number, self._ask)
+        for number in (signal.SIGTERM, signal.SIGINT, *HANG_UP):
+            if number not in HANG_UP or signal.getsignal(number) != signal.SIG_IGN:  # as nohup has it
+                self._previous[number] = signal.signal(number, self._ask)
 
     def __exit__(self, *_: object) -> None:
         for number, handler in self._previous.items():
@@ -332,5 +366,6 @@ class _StopRequest:
 
     def _ask(self, _number: int, _frame: FrameType | None) -> None:
         if not self._signalled and processes.rank() == 0:
-            os.write(2, b"\nstopping after this step; the state will be saved\n")  # print may be what was interrupted
+            with suppress(OSError):  # of a terminal that has gone
+                os.write(2, b"\nstopping after this step; the state will be saved\n")  # print may be interrupted here
         self._signalled = True

@@ -8,6 +8,7 @@ import shutil
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from hashlib import sha256
 from pathlib import Path
 
 import torch
@@ -21,6 +22,7 @@ from refine.training.schedules import Gains
 
 FORMAT = 1
 DATA = "data"
+DIGEST = "digest"
 KEPT = 2
 """States that are kept: the newest, and one before it in case the disk damages a file."""
 
@@ -58,17 +60,20 @@ def save_state(
         "files": json.dumps(dict(progress.files), sort_keys=True),
         "config": json.dumps(progress.config, sort_keys=True),
     }
+    metadata[DIGEST] = _digest(tensors, metadata)
     path = folder / f"state-{progress.step:08d}.safetensors"
     unfinished = folder / UNFINISHED
     hidden = unfinished / path.name
     try:
         unfinished.mkdir(exist_ok=True)
         save_file(tensors, hidden, metadata=metadata)
+        hidden.chmod(unfinished.stat().st_mode & 0o666)  # safetensors gives 0600; the folder's follows the umask
         _flush(hidden)
         hidden.replace(path)
         _flush(folder)
     except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{path}: the state was not saved ({error}); the one before it is whole") from None
+        before = "; the one before it is whole" if states(folder) else ""
+        raise CheckpointError(f"{path}: the state was not saved ({error}){before}") from None
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
     for old in states(folder)[KEPT:]:
@@ -79,6 +84,11 @@ def save_state(
 def states(folder: Path) -> list[Path]:
     """Saved states, newest first."""
     return sorted(folder.glob("state-*.safetensors"), reverse=True)
+
+
+def last_state(folder: Path, then: str = "") -> str:
+    """The end of a message on what stopped a run: that its last state is whole, if it has one yet."""
+    return f"; the last state is whole{then}" if states(folder) else ""
 
 
 def load_state(path: Path, model: nn.Module, ema: nn.Module, optimizer: torch.optim.Optimizer) -> Progress:
@@ -98,6 +108,7 @@ def load_state(path: Path, model: nn.Module, ema: nn.Module, optimizer: torch.op
 
 
 def read_state(path: Path) -> tuple[dict[str, Tensor], Progress]:
+    """Raises CheckpointError if the file is damaged or no state; those of earlier versions have no digest to tell."""
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
@@ -106,6 +117,8 @@ def read_state(path: Path) -> tuple[dict[str, Tensor], Progress]:
         raise CheckpointError(f"{path}: not a readable training state: {error}") from None
     if metadata.get("format") != str(FORMAT) or not {"step", "best", "config"} <= metadata.keys():
         raise CheckpointError(f"{path}: not a training state of this version (format {metadata.get('format')})")
+    if metadata.get(DIGEST, "") not in ("", _digest(tensors, metadata)):
+        raise CheckpointError(f"{path}: damaged: its content is not what was saved")
     # States of the first version knew the best score alone.
     gains = json.loads(metadata.get("gains", json.dumps({"best": json.loads(metadata["best"])})))
     return tensors, Progress(
@@ -151,6 +164,16 @@ def restore_optimizer(model: nn.Module, optimizer: torch.optim.Optimizer, tensor
         # Adam keeps its step count on the CPU, its moments beside the parameter.
         value = tensor if key == "step" else tensor.to(parameter.device)
         optimizer.state[parameter][key] = value
+
+
+def _digest(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
+    """sha256 of all that a state says, its own digest aside: names, types, shapes and bytes in the order of names."""
+    digest = sha256(json.dumps(sorted(item for item in metadata.items() if item[0] != DIGEST)).encode())
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        digest.update(repr((name, str(tensor.dtype), tuple(tensor.shape))).encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def _flush(path: Path) -> None:
