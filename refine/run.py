@@ -59,16 +59,22 @@ def _refined(
     gets wrong in one is not simply said again in the next.
     """
     count = len(batch.places)
-    sound, refined, total = np.ones(count, np.bool_), coarse, np.zeros_like(coarse[:count])
-    for view, back in zip(VIEWS[:passes], BACK, strict=False):
-        answers = calls(np.ascontiguousarray(view(image)), np.ascontiguousarray(view(refined)), reach)
-        corrections, answered = bounded(back(answers)[:count])
-        sound &= answered
+
+    def run_pass(number: int, now: Mask) -> tuple[Mask, BoolArray]:
+        view, back = VIEWS[number], BACK[number]
+        answers = calls(np.ascontiguousarray(view(image)), np.ascontiguousarray(view(now)), reach)
+        corrections, sound = bounded(back(answers)[:count])
         for index, mask in enumerate(batch.masks):
-            corrections[index] = agreement(batch.places[index], mask, refined[index], corrections[index])
-        total = np.clip(refined[:count] - coarse[:count] + corrections, -1, 1)
+            corrections[index] = agreement(batch.places[index], mask, now[index], corrections[index])
+        return corrections, sound
+
+    total, sound = run_pass(0, coarse)
+    for number in range(1, passes):
         refined = coarse.copy()
         refined[:count] = np.clip(coarse[:count] + total, 0, 1)
+        corrections, answered = run_pass(number, refined)
+        total = np.clip(refined[:count] - coarse[:count] + corrections, -1, 1)
+        sound &= answered
     return total, int(np.count_nonzero(~sound))
 
 
