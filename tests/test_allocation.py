@@ -1,4 +1,4 @@
-"""What is freed stays: measured in processes of their own, since it cannot be undone."""
+"""What is freed stays, and garbage is looked for seldom: in processes of their own, since it cannot be undone."""
 
 from __future__ import annotations
 
@@ -35,3 +35,27 @@ def test_freed_memory_is_used_again_without_page_faults() -> None:
 @pytest.mark.parametrize("name", ["MALLOC_ARENA_MAX", "GLIBC_TUNABLES", "LD_PRELOAD"])
 def test_an_allocator_that_the_user_set_is_left_alone(name: str) -> None:
     assert not keep_freed_memory({name: "1"})
+
+
+LOOKS = """
+import gc, sys
+from refine.allocation import collect_seldom
+if sys.argv[1] == "seldom":
+    collect_seldom()
+looks = []
+gc.callbacks.append(lambda phase, info: looks.append(phase))
+kept = [[number] for number in range(200_000)]
+for _ in range(300_000):
+    cycle = []
+    cycle.append(cycle)
+print(len(looks), len(gc.get_objects()) - len(kept))
+"""
+
+
+def test_garbage_is_looked_for_seldom_but_found() -> None:
+    often, seldom = (
+        [int(word) for word in subprocess.check_output([sys.executable, "-c", LOOKS, how]).split()]
+        for how in ("often", "seldom")
+    )
+    assert seldom[0] * 5 < often[0]
+    assert seldom[1] < 150_000  # of 300 000 cycles
