@@ -11,14 +11,13 @@ import torch
 from refine.models.encoder import Encoder
 from refine.shipped import default_checkpoint
 
-TAPS = (2, 4, 8, 16)
 
-
+@pytest.mark.parametrize("taps", [(2, 4, 8, 16), (2, 4, 8, 16, 32)])
 @pytest.mark.parametrize("training", [False, True])
-def test_it_is_timms_to_the_bit(training: bool) -> None:
+def test_it_is_timms_to_the_bit(taps: tuple[int, ...], training: bool) -> None:
     torch.manual_seed(0)
-    of_timm = Encoder("tf_efficientnet_lite0", in_channels=5, output_stride=32, taps=TAPS).train(training)
-    own = Encoder("tf_efficientnet_lite0", in_channels=5, output_stride=32, taps=TAPS, is_loaded=True).train(training)
+    of_timm = Encoder("tf_efficientnet_lite0", in_channels=5, output_stride=32, taps=taps).train(training)
+    own = Encoder("tf_efficientnet_lite0", in_channels=5, output_stride=32, taps=taps, is_loaded=True).train(training)
     assert list(own.state_dict()) == list(of_timm.state_dict())
     assert (own.channels, own.strides, own.mean, own.std) == (
         of_timm.channels,

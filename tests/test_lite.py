@@ -8,15 +8,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
+from widen import widen
 
 from refine.models.blocks import COARSE_LIMIT, ReachGate, changed_logit
 from refine.models.lite import LiteConfig, LiteNet
 
+WIDER = LiteConfig(widths=(128, 96, 48, 32), point_width=32, deep=True)
 
-@pytest.fixture(scope="module")
-def net() -> LiteNet:
+
+@pytest.fixture(scope="module", params=[LiteConfig(), WIDER], ids=["smallest", "deep"])
+def net(request: pytest.FixtureRequest) -> LiteNet:
     torch.manual_seed(0)
-    return LiteNet().eval()
+    return LiteNet(request.param).eval()
 
 
 def test_window_costs_below_two_giga_multiply_adds_and_four_million_parameters(net: LiteNet) -> None:
@@ -39,8 +42,9 @@ def test_supervised_outputs_have_the_size_of_the_image(net: LiteNet) -> None:
     assert {tuple(v.shape) for v in outputs.values()} == {(2, 1, 96, 96)}
 
 
-def test_windows_do_not_depend_on_their_batch() -> None:
-    net = trained_looking()
+@pytest.mark.parametrize("config", [LiteConfig(), WIDER], ids=["smallest", "deep"])
+def test_windows_do_not_depend_on_their_batch(config: LiteConfig) -> None:
+    net = trained_looking(config)
     generator = torch.Generator().manual_seed(3)
     image = torch.randn(8, 3, 64, 64, generator=generator)
     coarse = torch.rand(8, 1, 64, 64, generator=generator).round()
@@ -68,10 +72,37 @@ def test_coarse_network_takes_no_mask() -> None:
     assert net(torch.zeros(1, 3, 96, 96))["final"].shape == (1, 1, 96, 96)
 
 
-def trained_looking() -> LiteNet:
+def test_the_deepest_features_count_once_trained_and_any_window_that_the_stride_divides_will_do() -> None:
+    net = trained_looking(WIDER)
+    generator = torch.Generator().manual_seed(3)
+    image, coarse = torch.randn(1, 3, 80, 112, generator=generator), torch.rand(1, 1, 80, 112, generator=generator)
+    before = net.correction(image, coarse, torch.tensor([2.0]))
+    assert net.deepest is not None
+    with torch.no_grad():
+        nn.init.normal_(net.deepest.added.weight)
+    after = net.correction(image, coarse, torch.tensor([2.0]))
+    assert before.shape == after.shape == (1, 1, 80, 112)
+    assert (before - after).abs().max() > 1e-3
+
+
+def test_a_widened_network_computes_what_the_smaller_one_does() -> None:
+    small = trained_looking(LiteConfig(reach_gate=True))
+    torch.manual_seed(6)
+    large = LiteNet(LiteConfig(**{**WIDER.model_dump(), "reach_gate": True})).eval()
+    widen(small, large)
+    generator = torch.Generator().manual_seed(3)
+    image, coarse = torch.randn(2, 3, 64, 64, generator=generator), torch.rand(2, 1, 64, 64, generator=generator)
+    reach = torch.tensor([1.5, 8.0])
+    with torch.no_grad():
+        given, grown = (net.correction(image, coarse, reach) for net in (small, large))
+    assert given.abs().max() > 0.01
+    torch.testing.assert_close(grown, given, rtol=0, atol=1e-5)
+
+
+def trained_looking(config: LiteConfig | None = None) -> LiteNet:
     """A network whose last layers are not zero."""
     torch.manual_seed(4)
-    net = LiteNet().eval()
+    net = LiteNet(config).eval()
     for layer in [*net.heads.values(), net.points[-1]]:
         assert isinstance(layer, torch.nn.Conv2d)
         torch.nn.init.normal_(layer.weight, std=0.3)

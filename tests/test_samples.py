@@ -198,6 +198,19 @@ def test_predictions_of_other_networks_serve_as_coarse_masks(folder: Path, tmp_p
         assert 1.1 < float(item["reach"]) < 8  # three pixels of the image a pixel, enlarged at most threefold
 
 
+def test_a_level_before_begins_with_a_prediction_as_often_as_with_a_reduced_truth(folder: Path, tmp_path: Path) -> None:
+    stored = tmp_path / "shapes"
+    stored.mkdir()
+    for mask in sorted((folder / "shapes").glob("*.png")):
+        cv2.imwrite(str(stored / mask.name), np.full((32, 32), 77, np.uint8))
+    config = small_config(folder, perturb={"kinds": {"cascade": 1.0}, "hard": 0.0})
+    config["data"] = [{"name": "shapes", "path": str(folder), "predictions": [str(tmp_path)]}]
+    parsed = parse_config(config, "test")
+    samples = WindowSamples(load_pairs(parsed.data, frozenset()), parsed, first_late=10**9)
+    predicted = [bool(torch.all((samples[i]["outer_coarse"] - 77 / 255).abs() < 1e-3)) for i in range(40)]
+    assert 10 <= sum(predicted) <= 30
+
+
 def test_cascade_sample_brings_the_window_around_it(folder: Path) -> None:
     samples = windows(folder, first_late=0, augment={"jitter": [0.0] * 4, "grey": 0.0, "jpeg": 0.0, "whole": 0.0})
     item = samples[1]

@@ -1,4 +1,4 @@
-"""timm's `tf_efficientnet_lite0` up to stride 16, built without timm: names, order and arithmetic are the same.
+"""timm's `tf_efficientnet_lite0` without its head, built without timm: names, order and arithmetic are the same.
 
 Importing timm, and torchvision with it, takes longer than torch itself and 200 MB. To train, timm's own network is
 built, whose random start and options are timm's; to run weights that exist, this one is enough. A test holds the two
@@ -16,8 +16,11 @@ NAME = "tf_efficientnet_lite0"
 MEAN = STD = (0.5, 0.5, 0.5)
 
 STEM = 32
-STAGES = ((1, 3, 1, 1, 16), (2, 3, 2, 6, 24), (2, 5, 2, 6, 40), (3, 3, 2, 6, 80), (3, 5, 1, 6, 112))
-"""Blocks, kernel, stride of the first, expansion, channels: the first five of EfficientNet-B0 (1905.11946, table 1).
+STAGES = (
+    (1, 3, 1, 1, 16), (2, 3, 2, 6, 24), (2, 5, 2, 6, 40), (3, 3, 2, 6, 80), (3, 5, 1, 6, 112), (4, 5, 2, 6, 192),
+    (1, 3, 1, 6, 320),
+)  # fmt: skip
+"""Blocks, kernel, stride of the first, expansion, channels: those of EfficientNet-B0 (1905.11946, table 1).
 
 The lite variant has ReLU6, no squeeze-and-excitation, and a stem and a head that do not scale.
 """

@@ -27,13 +27,27 @@ from refine.models.points import change_where
 
 
 class LiteConfig(MaskNetworkConfig):
-    """What fixes a LiteNet's tensors. The defaults are MOS_H_lite as shipped."""
+    """What fixes a LiteNet's tensors. The defaults are the smallest one; `configs/` has what is shipped."""
 
     encoder: str = "tf_efficientnet_lite0"
     bounded_gain: bool = Field(False, description="gain only: the scale fades to 1 where the coarse mask is decided")
     reach_gate: bool = Field(False, description="residual only: changes are scaled by a learned function of the reach")
     widths: tuple[int, int, int, int] = Field((96, 64, 32, 16), description="decoder channels at strides 16, 8, 4, 2")
     point_width: int = Field(16, ge=4, description="channels of the head at full size")
+    deep: bool = Field(False, description="the encoder goes on to stride 32, which tells things apart by what they are")
+
+
+class Deepest(nn.Module):
+    """What the features at stride 32, and their means over the window, add to those at stride 16; 0 at the start."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.pooling = PyramidPooling(in_channels, in_channels // 4, out_channels)
+        self.added = nn.Conv2d(out_channels, out_channels, 1)
+        start_at_zero([self.added])
+
+    def forward(self, x: Tensor, height: int, width: int) -> Tensor:
+        return resize(self.added(self.pooling(x)), height, width)
 
 
 class LiteRecover(nn.Module):
@@ -107,14 +121,15 @@ class LiteNet(MaskNetwork):
         config = config or LiteConfig()
         super().__init__(config)
         self.config = config
-        self.encoder = Encoder(
-            config.encoder, in_channels=self.planes, output_stride=32, taps=(2, 4, 8, 16), is_loaded=is_loaded
-        )
+        taps = (2, 4, 8, 16, 32)[: 5 if config.deep else 4]
+        name, planes = config.encoder, self.planes
+        self.encoder = Encoder(name, in_channels=planes, output_stride=32, taps=taps, is_loaded=is_loaded)
         # The mask goes to every decoder block as well: the stem's mask weights start at zero and learn late.
         beside = self.planes - 3
-        c2, c4, c8, c16 = (channels + beside for channels in self.encoder.channels)
+        c2, c4, c8, c16 = (channels + beside for channels in self.encoder.channels[:4])
         w16, w8, w4, w2 = config.widths
         self.pooling = PyramidPooling(c16, c16 // 4, w16)
+        self.deepest = Deepest(self.encoder.channels[4], w16) if config.deep else None
         self.recover16 = LiteRecover(w16, c8, w8)
         self.recover8 = LiteRecover(w8, c4, w4)
         self.recover4 = LiteRecover(w4, c2, w2)
@@ -135,10 +150,13 @@ class LiteNet(MaskNetwork):
     def forward(self, image: Tensor, coarse: Tensor | None = None, reach: Tensor | None = None) -> dict[str, Tensor]:
         x, start = self.inputs(image, coarse, reach)
         features: list[Tensor] = self.encoder(x)
+        features, deep = features[:4], features[4:]
         if x.shape[1] > 3:
             features = [with_planes(*pair) for pair in zip(features, averaged_planes(x), strict=True)]
         e2, e4, e8, e16 = features
         d16 = self.pooling(e16)
+        if self.deepest is not None:
+            d16 = d16 + self.deepest(*deep, *d16.shape[-2:])
         d8 = self.recover16(d16, e8)
         d4 = self.recover8(d8, e4)
         d2 = self.recover4(d4, e2)

@@ -125,13 +125,21 @@ class WindowSamples(Dataset[Sample]):
         return draw_kind(options.late_kinds if late else options.kinds, rng)
 
     def _with_outer(self, pair: Pair, place: Place, rng: Generator) -> Sample:
-        """A window whose coarse mask the loop makes: the network's own result one level coarser, `factor` times."""
+        """A window whose coarse mask the loop makes: the network's own result one level coarser, `factor` times.
+
+        That level began with a stored prediction as often as with a reduced truth, where the pair has any.
+        """
         factor = int(rng.choice(CASCADE_FACTORS))
         seeds = rng.integers(2**63, size=1)
         inner = self._crop(pair, place, np.random.default_rng(seeds))
-        outer = self._crop(pair, replace(place, scale=place.scale / factor), np.random.default_rng(seeds))
-        coarse, factor_before = reduced(outer.truth, rng, self.config.perturb.reduce_max)
-        reach = reach_of_small(factor_before, AVERAGED_RAMP)
+        outside = replace(place, scale=place.scale / factor)
+        outer = self._crop(pair, outside, np.random.default_rng(seeds))
+        prediction = self._prediction(pair, rng) if rng.random() < 0.5 else None
+        if prediction is None:
+            coarse, factor_before = reduced(outer.truth, rng, self.config.perturb.reduce_max)
+            reach = reach_of_small(factor_before, AVERAGED_RAMP)
+        else:
+            coarse, reach = self._predicted(pair, prediction, outside, rng)
         return {
             **_as_tensors(_without_margin(inner)),
             "coarse": torch.zeros(self.size, self.size),
