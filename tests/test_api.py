@@ -83,6 +83,7 @@ def test_an_image_with_overviews_is_read_from_them(tmp_path: Path, photograph: P
     image, mask = photograph
     path = write_tif(tmp_path / "image.tif", image, tiled=True, overviews=(2, 4, 8))
     cv2.imwrite(str(tmp_path / "rough.png"), cv2.resize(mask, (20, 15), interpolation=cv2.INTER_AREA))
+    settings = settings.model_copy(update={"reach": 24.0})  # levels of 1/4 and 1/1
     assert any(step.overview for step in plan_raster(path, tmp_path / "rough.png", settings=settings).levels)
     refine_raster(path, tmp_path / "out.tif", tmp_path / "rough.png", settings=settings)
     assert read(tmp_path / "out.tif").shape == (300, 400)

@@ -136,13 +136,15 @@ def test_what_is_read_is_not_replaced(
 
 
 class Meddling:
-    """A Progress that does something to a file as soon as the run has begun."""
+    """A Progress that does something to a file as soon as the first level has begun."""
 
     def __init__(self, meddle: Callable[[], object]) -> None:
-        self._meddle = meddle
+        self._meddle: Callable[[], object] | None = meddle
 
     def begin(self, level: int, levels: int, window_rows: int, windows: int) -> None:
-        self._meddle()
+        if self._meddle is not None:
+            self._meddle()
+        self._meddle = None
 
     def advance(self, window_rows: int, run: int, skipped: int) -> None:
         pass

@@ -40,15 +40,16 @@ def test_levels_fall_to_the_image_in_steps_of_about_four(height: int, width: int
 
 @pytest.mark.parametrize(
     ("reach", "decimations"),
-    [(1, [1]), (17.9, [1]), (24, [2, 1]), (48, [4, 1]), (96, [8, 3, 1]), (768, [64, 16, 4, 1])],
+    [(1, [1]), (8.9, [1]), (12, [2, 1]), (24, [4, 1]), (48, [8, 3, 1]), (384, [64, 16, 4, 1])],
 )
 def test_the_levels_of_common_reaches(reach: float, decimations: list[int]) -> None:
     assert [level.decimation for level in make_levels(4096, 4096, reach)] == decimations
 
 
-def test_a_level_after_the_first_is_wrong_by_two_pixels_of_the_one_before() -> None:
-    assert [level.reach for level in make_levels(4096, 4096, 768)] == [12, 8, 8, 8]
-    assert [level.reach for level in make_levels(4096, 4096, 30)] == [15, 4]
+def test_a_level_after_the_first_is_wrong_by_four_pixels_of_the_one_before_but_never_by_more_than_the_mask() -> None:
+    assert [level.reach for level in make_levels(4096, 4096, 384)] == [6, 16, 16, 16]
+    assert [level.reach for level in make_levels(4096, 4096, 15)] == [7.5, 8]
+    assert [level.reach for level in make_levels(4096, 4096, 10)] == [5, 8]
 
 
 @pytest.mark.parametrize(
@@ -64,7 +65,7 @@ def test_a_level_after_the_first_is_wrong_by_two_pixels_of_the_one_before() -> N
         ((4000, 6000), (400, 600), False, 1.6, 22.5),  # of either
         ((4000, 6000), (400, 600), False, 1.2, 5.0),  # a truth reduced
         ((4000, 6000), (400, 600), False, 2.1, 40.0),  # a network's
-        ((4000, 6000), (400, 600), False, 6.0, 20.0),  # of something soft all over
+        ((4000, 6000), (400, 600), False, 6.0, 40.0),  # one that hardly saw a thing
         ((4000, 6000), (8000, 12000), False, 0.3, 2.0),
     ],
 )
@@ -157,13 +158,13 @@ def test_options_that_cannot_be_are_refused_by_name(options: dict[str, object], 
 
 
 def test_an_overview_serves_a_level_that_its_factor_divides() -> None:
-    plan = plan_of(8192, 8192, reach=768.0, overviews=(4, 8, 32))
+    plan = plan_of(8192, 8192, reach=384.0, overviews=(4, 8, 32))
     assert [(step.level.decimation, step.overview) for step in plan.levels] == [(64, 32), (16, 8), (4, 4), (1, None)]
     assert plan.temporary["image levels"] == 0
     # Where there are more, the one of which a level pixel averages some: what the reader takes.
-    plan = plan_of(8192, 8192, reach=768.0, overviews=(2, 4, 8, 16, 32, 64))
+    plan = plan_of(8192, 8192, reach=384.0, overviews=(2, 4, 8, 16, 32, 64))
     assert [step.overview for step in plan.levels] == [32, 8, 2, None]
-    assert plan_of(8192, 8192, reach=48.0).temporary["image levels"] == 2048 * 2048 * 3
+    assert plan_of(8192, 8192, reach=24.0).temporary["image levels"] == 2048 * 2048 * 3
 
 
 def test_only_a_given_mask_is_taken_as_hard_unseen() -> None:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from refine.cascade import AVERAGED_RAMP, reach_of_small
+from refine.cascade import AVERAGED_RAMP, LEFT_ERROR, reach_of_small
 from refine.training.augment import flip_and_turn, photometric, turn
 from refine.training.composites import cut_inside, is_visible, lay_over, same_shape
 from refine.training.config import Augment, TrainingConfig
@@ -143,7 +143,7 @@ class WindowSamples(Dataset[Sample]):
         return {
             **_as_tensors(_without_margin(inner)),
             "coarse": torch.zeros(self.size, self.size),
-            "reach": torch.tensor(stated_reach(2.0 * factor, rng), dtype=torch.float32),  # two of its pixels wrong
+            "reach": torch.tensor(stated_reach(LEFT_ERROR * factor, rng), dtype=torch.float32),
             "outer_image": torch.from_numpy(centre(outer.image, self.size)),
             "outer_coarse": torch.from_numpy(centre(coarse, self.size)),
             "outer_reach": torch.tensor(stated_reach(reach, rng), dtype=torch.float32),
