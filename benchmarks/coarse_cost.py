@@ -4,7 +4,7 @@
     python benchmarks/coarse_cost.py --names u2netp --out cost.json
 
 Weights are random: they cost what trained ones cost. Each figure comes from a process of its own, which loads a
-checkpoint as it is shipped (float16) and runs it at half of its side and at its side. Memory is the growth of the
+checkpoint as it is shipped (float16) and runs it at about half of its side and at its side. Memory is the growth of the
 operating system's peak (maximum resident set size); threads are torch's default.
 """
 
@@ -19,9 +19,12 @@ from pathlib import Path
 from statistics import median
 from time import perf_counter
 
+from pydantic import JsonValue
+
 from refine.models.registry import NETWORKS, network_names
 
 MIB = 1 << 20
+STRIDE = 32  # a multiple of every network's
 
 
 def main() -> None:
@@ -45,11 +48,12 @@ def main() -> None:
 def cost_of(name: str) -> dict[str, float]:
     """A printed line, and its figures in bytes and seconds."""
     side = NETWORKS[name].side
+    part = side // 2 // STRIDE * STRIDE
     with tempfile.TemporaryDirectory(prefix="refine-coarse-") as folder:
         path = Path(folder, "random.safetensors")
         run_self("--make", name, str(path))
-        half, whole = (json.loads(run_self("--measure", str(path), str(part))) for part in (side // 2, side))
-    pixel_bytes = max(0.0, (whole["running"] - half["running"]) / (side**2 - (side // 2) ** 2))
+        half, whole = (json.loads(run_self("--measure", str(path), str(tried))) for tried in (part, side))
+    pixel_bytes = max(0.0, (whole["running"] - half["running"]) / (side**2 - part**2))
     call_bytes = max(0.0, whole["running"] - pixel_bytes * side**2)
     print(
         f"{name:12}{side:5} px  loading {whole['loading'] / MIB:7.1f} MiB, running {whole['running'] / MIB:7.1f} MiB"
@@ -65,21 +69,34 @@ def run_self(*arguments: str) -> str:
 
 
 def make_checkpoint(name: str, path: str) -> None:
-    """A checkpoint of random weights."""
+    """A checkpoint of random weights; of a network that is shipped, as large as that."""
     from refine import __version__
     from refine.models import build_model
     from refine.models.checkpoint import Metadata, save_checkpoint
-    from refine.models.registry import default_preprocessing, full_config
+    from refine.models.registry import default_preprocessing
 
-    model = build_model(name)
+    config = shipped_config(name)
+    model = build_model(name, config)
     metadata = Metadata(
         refine_version=__version__,
         architecture=name,
-        config=full_config(name).model_dump(mode="json"),
+        config=config,
         preprocessing=default_preprocessing(name, model),
         licence="none: random weights",
     )
     save_checkpoint(path, model.state_dict(), metadata)
+
+
+def shipped_config(name: str) -> dict[str, JsonValue]:
+    """The config of a network's shipped checkpoint; the usual one where none is shipped."""
+    from refine.models.metadata import read_metadata
+    from refine.models.registry import full_config
+    from refine.shipped import default_checkpoint, shipped_names
+
+    if name in shipped_names():
+        return read_metadata(default_checkpoint(name)).config
+    config: dict[str, JsonValue] = full_config(name).model_dump(mode="json")
+    return config
 
 
 def measure(path: str, side: int) -> dict[str, float]:

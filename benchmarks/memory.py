@@ -28,7 +28,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Literal
 
-from coarse_cost import make_checkpoint
+from coarse_cost import make_checkpoint, shipped_config
 from measured import run_measured
 from scenes import LAYOUTS, write_flat, write_layout
 
@@ -170,7 +170,7 @@ def measure_network(name: str, precision: Precision, batch: int) -> dict[str, fl
     from refine.models import build_model
     from refine.models.registry import default_preprocessing
 
-    model = build_model(name)
+    model = build_model(name, shipped_config(name))
     keep_freed_memory()
     refiner = TorchRefiner(model, default_preprocessing(name, model), device="cpu", precision=precision)
     rng = np.random.default_rng(0)
@@ -189,11 +189,7 @@ def measure_run(side: int, max_memory: str) -> dict[str, float]:
     from rasterio.transform import from_origin
     from rasterio.windows import Window
 
-    from refine import __version__
     from refine.api import Settings, refine_raster
-    from refine.models import build_model
-    from refine.models.checkpoint import Metadata, save_checkpoint
-    from refine.models.registry import default_preprocessing, full_config
 
     with tempfile.TemporaryDirectory() as folder:
         image, mask, checkpoint = (Path(folder, name) for name in ("image.tif", "mask.npy", "random.safetensors"))
@@ -207,15 +203,7 @@ def measure_run(side: int, max_memory: str) -> dict[str, float]:
                 dataset.write(np.stack([shade] * 3), window=Window(0, row, side, len(shade)))
         rows, cols = np.mgrid[:336, :336]
         np.save(mask, (np.sin(rows / 25) * np.cos(cols / 19) > 0.2).astype(np.float32))
-        model = build_model("mos_h_lite")
-        metadata = Metadata(
-            refine_version=__version__,
-            architecture="mos_h_lite",
-            config=full_config("mos_h_lite").model_dump(mode="json"),
-            preprocessing=default_preprocessing("mos_h_lite", model),
-            licence="none: random weights",
-        )
-        save_checkpoint(checkpoint, model.state_dict(), metadata)
+        make_checkpoint("mos_h_lite", str(checkpoint))
         settings = Settings(checkpoint=checkpoint, max_memory=max_memory, device="cpu")
         report = refine_raster(image, Path(folder, "out.tif"), mask, settings=settings)
     return {

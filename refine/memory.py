@@ -55,13 +55,15 @@ ahead by 8 MiB and it maps up to 1 MiB. The figure and its margin cover both. Th
 ONNX_BASELINE_BYTES = int(MARGIN * 105 * MIB)
 """The same with ONNX Runtime 1.31 in place of torch: 102 MiB were measured."""
 
-LITE_COST = MeasuredCost(weight_bytes=4 * MIB, pixel_bytes=350.0, call_bytes=14 * MIB)
-"""MOS_H_lite on a CPU in float32: 24, 40, 78 and 140 MiB were measured for 1, 2, 4 and 8 windows of 224 px, uncertain
-everywhere; in bfloat16 27, 37, 57 and 98 MiB. What a first call keeps is other code on other CPUs.
+LITE_COST = MeasuredCost(weight_bytes=19 * MIB, pixel_bytes=350.0, call_bytes=24 * MIB)
+"""MOS_H_lite as shipped on a CPU in float32: 18 MiB of weights, and 28, 39, 63 and 141 MiB were measured for 1, 2, 4
+and 8 windows of 224 px, uncertain everywhere; in bfloat16 15, and 22, 38, 60 and 127 MiB. What a first call keeps is
+other code on other CPUs; the tensors of a call alone come to 43 MiB for one window.
 """
 
-ONNX_LITE_COST = MeasuredCost(weight_bytes=24 * MIB, pixel_bytes=530.0, call_bytes=3 * MIB)
-"""MOS_H_lite by ONNX Runtime: 27, 52, 103 and 203 MiB were measured for 1, 2, 4 and 8 windows of 224 px."""
+ONNX_LITE_COST = MeasuredCost(weight_bytes=72 * MIB, pixel_bytes=1150.0, call_bytes=3 * MIB)
+"""MOS_H_lite as shipped by ONNX Runtime: 72 MiB once it was loaded, and 53, 108, 217 and 439 MiB were measured for 1,
+2, 4 and 8 windows of 224 px."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +89,7 @@ class CoarseCost:
 COARSE_COSTS: Mapping[str, CoarseCost] = MappingProxyType(
     {
         "mos_l": CoarseCost(307 * MIB, 215 * MIB, 3424.0, 0),
-        "mos_l_lite": CoarseCost(38 * MIB, 38 * MIB, 577.0, 0),
+        "mos_l_lite": CoarseCost(64 * MIB, 63 * MIB, 577.0, 8 * MIB),
         "isnet": CoarseCost(428 * MIB, 271 * MIB, 587.0, 21 * MIB),
         "u2netp": CoarseCost(42 * MIB, 41 * MIB, 2421.0, 11 * MIB),
         "u2net": CoarseCost(428 * MIB, 277 * MIB, 1614.0, 102 * MIB),

@@ -38,13 +38,18 @@ from refine.sources import Refiner
 STRIDES: Mapping[str, int] = MappingProxyType({"mos_h": 8, "mos_h_lite": 16})
 """A tile must be a multiple of this; the networks say the same of themselves."""
 
-PIXEL_BYTES: Mapping[str, float] = MappingProxyType({"mos_h": 3300.0, "mos_h_lite": LITE_COST.pixel_bytes})
-"""Activations of one call for each pixel of its windows, in float32, of the networks of `REFERENCE`."""
+FULL_PIXEL_BYTES = 3300.0
+"""Activations of one call of MOS_H for each pixel of its windows, in float32."""
+
+_FULL: Mapping[str, JsonValue] = {"encoder": "resnet50", "width": 256, "points": "soft", "pooling": "reduced"}
+_LITE: Mapping[str, JsonValue] = {"encoder": "tf_efficientnet_lite0", "widths": [128, 96, 48, 32], "deep": True}
 
 REFERENCE: Mapping[str, Mapping[str, JsonValue]] = MappingProxyType(
     {
-        "mos_h": {"encoder": "resnet50", "width": 256, "points": "soft", "pooling": "reduced"},
-        "mos_h_lite": {"encoder": "tf_efficientnet_lite0", "widths": [96, 64, 32, 16], "point_width": 16},
+        "mos_h": _FULL,
+        "mos_l": _FULL,
+        "mos_h_lite": {**_LITE, "point_width": 32},
+        "mos_l_lite": {**_LITE, "point_width": 16},
     }
 )
 """What of a config decides how much a network takes. A network of another config is loaded and measured."""
@@ -91,7 +96,9 @@ class Networks:
             return ONNX_LITE_COST
         if any(config.get(key) != value for key, value in REFERENCE[name].items()):
             return _measured_cost(self.checkpoint, self.checkpoint.stat().st_mtime_ns)
-        return MeasuredCost(float32_bytes(self.checkpoint), PIXEL_BYTES[name], LITE_COST.call_bytes)
+        if name == "mos_h_lite":
+            return LITE_COST
+        return MeasuredCost(float32_bytes(self.checkpoint), FULL_PIXEL_BYTES, LITE_COST.call_bytes)
 
     def coarse_map_size(self, height: int, width: int) -> tuple[int, int]:
         """Height and width of the first mask that the coarse network makes of an image."""
@@ -237,7 +244,7 @@ def _coarse_facts(checkpoint: Path, kind: CoarseKind) -> tuple[str, int, int, in
         raise CheckpointError(f"{checkpoint}: holds {metadata.architecture}, not {kind}; give --coarse with its name")
     name, config = metadata.architecture, metadata.config
     side = metadata.preprocessing.height or NETWORKS[name].side
-    usual = REFERENCE.get(name.replace("mos_l", "mos_h"), {})
+    usual = REFERENCE.get(name, {})
     if any(config.get(key) != value for key, value in usual.items()):
         return name, side, *_measured_coarse_bytes(checkpoint, checkpoint.stat().st_mtime_ns)
     return name, side, COARSE_COSTS[name].peak_bytes(side), COARSE_COSTS[name].kept_bytes

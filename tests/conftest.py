@@ -21,24 +21,29 @@ hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "by hand")
 
 @pytest.fixture(scope="session")
 def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with an untrained `mos_h_lite.safetensors`, which changes nothing, and `mos_l_lite.safetensors`."""
+    """A folder with an untrained `mos_h_lite.safetensors`, which changes nothing, and `mos_l_lite.safetensors`.
+
+    They are as large as those that are shipped, so that plans know what they take.
+    """
     import torch
 
     from refine import __version__
     from refine.models import build_model
     from refine.models.checkpoint import save_checkpoint
-    from refine.models.metadata import Metadata
-    from refine.models.registry import default_preprocessing, full_config
+    from refine.models.metadata import Metadata, read_metadata
+    from refine.models.registry import default_preprocessing
+    from refine.shipped import default_checkpoint
 
     folder = tmp_path_factory.mktemp("checkpoints")
     for name in ("mos_h_lite", "mos_l_lite"):
+        config = read_metadata(default_checkpoint(name)).config
         with torch.random.fork_rng():
             torch.manual_seed(0)
-            model = build_model(name)
+            model = build_model(name, config)
         metadata = Metadata(
             refine_version=__version__,
             architecture=name,
-            config=full_config(name).model_dump(mode="json"),
+            config=config,
             preprocessing=default_preprocessing(name, model),
             licence="none",
         )

@@ -137,7 +137,7 @@ def test_a_network_of_another_config_is_measured_for_the_plan(tmp_path: Path) ->
     from refine.models.metadata import Metadata
     from refine.models.registry import default_preprocessing, full_config
 
-    own: dict[str, object] = {"widths": [384, 256, 128, 64], "point_width": 64}
+    own: dict[str, object] = {"widths": [384, 256, 128, 96], "point_width": 128}
     with torch.random.fork_rng():
         model = build_model("mos_h_lite", own)
     path = tmp_path / "wide.safetensors"
