@@ -16,16 +16,26 @@ import click
 import torch
 from torch import Tensor
 
-from refine.errors import RefineError
+from refine.errors import ConfigError, RefineError
 from refine.models.checkpoint import load_model, read_encoder_weights, save_checkpoint
 from refine.models.lite import LiteConfig, LiteNet
+from refine.models.registry import full_config
 
 JOINED = {"recover16.merge.0": 0, "recover8.merge.0": 1, "recover4.merge.0": 2, "points.0": 3}
 """Convolutions of two things side by side, and which of the widths the first of them has."""
 
 
 def widen(source: LiteNet, target: LiteNet) -> None:
-    """Give `target`, of the same parts or more and nowhere narrower, the function of `source`."""
+    """Give `target`, of the same parts or more and nowhere narrower, the function of `source`.
+
+    Raises ConfigError where it cannot hold that.
+    """
+    small, large = source.config, target.config
+    before, after = (*small.widths, small.point_width), (*large.widths, large.point_width)
+    if any(own < given for own, given in zip(after, before, strict=True)):
+        raise ConfigError(f"widths {large.widths} are narrower than {small.widths}, or the point head is")
+    if small.deep and not large.deep:
+        raise ConfigError("the encoder goes on to stride 32; give --deep")
     grown = target.state_dict()
     for name, given in source.state_dict().items():
         layer = name.rpartition(".")[0]
@@ -65,13 +75,15 @@ def main(source: Path, widths: str, point_width: int, deep: bool, encoder_weight
         if not isinstance(small, LiteNet):
             raise click.ClickException(f"{source} holds {about.architecture}, not a lite network")
         torch.manual_seed(seed)
-        wanted = {"widths": tuple(map(int, widths.split(","))), "point_width": point_width, "deep": deep}
-        large = LiteNet(LiteConfig.model_validate({**small.config.model_dump(), **wanted}))
+        wanted = {"widths": [int(width) for width in widths.split(",")], "point_width": point_width, "deep": deep}
+        config = full_config(about.architecture, {**about.config, **wanted})
+        assert isinstance(config, LiteConfig)
+        large = LiteNet(config)
         large.encoder.load_rgb_weights(read_encoder_weights(encoder_weights))
         widen(small, large)
-        config = large.config.model_dump(mode="json")
-        save_checkpoint(out, large.state_dict(), about.model_copy(update={"config": config}), half=False)
-    except RefineError as error:
+        grown = about.model_copy(update={"config": config.model_dump(mode="json")})
+        save_checkpoint(out, large.state_dict(), grown, half=False)
+    except (RefineError, ValueError) as error:
         raise click.ClickException(str(error)) from error
 
 

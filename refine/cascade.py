@@ -163,7 +163,7 @@ def make_levels(height: int, width: int, reach: float) -> tuple[Level, ...]:
     decimations = [round(coarsest ** ((count - index) / count)) for index in range(count)] + [1]
     levels: list[Level] = []
     for decimation in decimations:
-        wrong_by = reach if not levels else min(reach, LEFT_ERROR * levels[-1].decimation)
+        wrong_by = reach if not levels else LEFT_ERROR * levels[-1].decimation  # less than the reach: see FIRST_REACH
         rows, cols = -(-height // decimation), -(-width // decimation)
         levels.append(Level(decimation, rows, cols, max(1.0, wrong_by / decimation)))
     return tuple(levels)

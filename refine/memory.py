@@ -58,7 +58,7 @@ ONNX_BASELINE_BYTES = int(MARGIN * 105 * MIB)
 LITE_COST = MeasuredCost(weight_bytes=19 * MIB, pixel_bytes=350.0, call_bytes=24 * MIB)
 """MOS_H_lite as shipped on a CPU in float32: 18 MiB of weights, and 28, 39, 63 and 141 MiB were measured for 1, 2, 4
 and 8 windows of 224 px, uncertain everywhere; in bfloat16 15, and 22, 38, 60 and 127 MiB. What a first call keeps is
-other code on other CPUs; the tensors of a call alone come to 43 MiB for one window.
+other code on other CPUs; the network says 43 MiB of itself for one window, kernels included.
 """
 
 ONNX_LITE_COST = MeasuredCost(weight_bytes=72 * MIB, pixel_bytes=1150.0, call_bytes=3 * MIB)

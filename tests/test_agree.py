@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from strategies import Unchanging
 
 from refine.agree import Agreement
-from refine.cascade import agreement_of
+from refine.cascade import FIRST_REACH, agreement_of
 from refine.engine import refine_mask
 from refine.geometry import RGB, Mask, Window
 from refine.plan import Plan, make_plan
@@ -114,7 +114,9 @@ def test_a_part_and_other_batches_have_the_bytes_of_the_whole(roi: Window) -> No
 def test_a_window_reads_the_mask_pixels_that_lie_whole_in_it(
     length: int, count: int, decimation: int, place: float
 ) -> None:
-    made = make_plan(length, length, mask_height=count, mask_width=count, tile=96, reach=12.0 * decimation)
+    made = make_plan(
+        length, length, mask_height=count, mask_width=count, tile=96, reach=float(FIRST_REACH) * decimation
+    )
     step = made.levels[0]
     agreement = Agreement(ArrayMask(np.arange(count * count).reshape(count, count) / count**2), length, length, step, 1)
     origins = step.grid.rows.origins

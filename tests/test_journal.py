@@ -126,7 +126,7 @@ def tall() -> Scene:
     """Three levels of many parts."""
     rng = np.random.default_rng(11)
     image = rng.integers(0, 256, (900, 90, 3), dtype=np.uint8)
-    return Scene(image, blobs(rng, 300, 30, soft=True), tile=24, overlap=8, reach=120.0, batch=4)
+    return Scene(image, blobs(rng, 300, 30, soft=True), tile=24, overlap=8, reach=60.0, batch=4)
 
 
 def test_only_what_is_missing_is_run_again(tall: Scene, tmp_path: Path) -> None:

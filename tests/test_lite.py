@@ -10,13 +10,14 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 from widen import widen
 
+from refine.errors import ConfigError
 from refine.models.blocks import COARSE_LIMIT, ReachGate, changed_logit
 from refine.models.lite import LiteConfig, LiteNet
 
 WIDER = LiteConfig(widths=(128, 96, 48, 32), point_width=32, deep=True)
 
 
-@pytest.fixture(scope="module", params=[LiteConfig(), WIDER], ids=["smallest", "deep"])
+@pytest.fixture(scope="module", params=[LiteConfig(), WIDER], ids=["default", "deep"])
 def net(request: pytest.FixtureRequest) -> LiteNet:
     torch.manual_seed(0)
     return LiteNet(request.param).eval()
@@ -42,7 +43,7 @@ def test_supervised_outputs_have_the_size_of_the_image(net: LiteNet) -> None:
     assert {tuple(v.shape) for v in outputs.values()} == {(2, 1, 96, 96)}
 
 
-@pytest.mark.parametrize("config", [LiteConfig(), WIDER], ids=["smallest", "deep"])
+@pytest.mark.parametrize("config", [LiteConfig(), WIDER], ids=["default", "deep"])
 def test_windows_do_not_depend_on_their_batch(config: LiteConfig) -> None:
     net = trained_looking(config)
     generator = torch.Generator().manual_seed(3)
@@ -97,6 +98,13 @@ def test_a_widened_network_computes_what_the_smaller_one_does() -> None:
         given, grown = (net.correction(image, coarse, reach) for net in (small, large))
     assert given.abs().max() > 0.01
     torch.testing.assert_close(grown, given, rtol=0, atol=1e-5)
+
+
+def test_what_cannot_hold_the_smaller_network_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"widths \(96, 64, 32, 8\) are narrower than \(96, 64, 32, 16\)"):
+        widen(LiteNet(), LiteNet(LiteConfig(widths=(96, 64, 32, 8))))
+    with pytest.raises(ConfigError, match="goes on to stride 32"):
+        widen(LiteNet(WIDER), LiteNet(WIDER.model_copy(update={"deep": False})))
 
 
 def trained_looking(config: LiteConfig | None = None) -> LiteNet:

@@ -158,6 +158,22 @@ def test_a_network_of_another_config_is_measured_for_the_plan(tmp_path: Path) ->
     assert cost.activation_bytes(8, 224) > 1.1 * usual.activation_bytes(8, 224)
 
 
+@pytest.mark.parametrize(
+    ("changed", "is_known"),
+    [({}, True), ({"deep": None}, True), ({"point_width": 16, "widths": [96, 64, 32, 16]}, True),
+     ({"widths": [128, 96, 48, 64]}, False), ({"encoder": "mobilenetv2_100"}, False)],
+)  # fmt: skip
+def test_a_network_that_is_nowhere_larger_is_planned_for_without_loading_it(
+    monkeypatch: pytest.MonkeyPatch, changed: dict[str, object], is_known: bool
+) -> None:
+    networks = choose_networks(Settings(device="cpu"), "cpu", needs_coarse=False)
+    config = {key: value for key, value in {**networks.metadata.config, **changed}.items() if value is not None}
+    other = replace(networks, metadata=networks.metadata.model_copy(update={"config": config}))
+    measured = MeasuredCost(1, 2.0, 3)
+    monkeypatch.setattr("refine.networks._measured_cost", lambda *_: measured)
+    assert other.cost == (LITE_COST if is_known else measured)
+
+
 def test_the_shipped_network_takes_what_the_plan_knows_of_it() -> None:
     from refine.backends import load_refiner
 

@@ -27,7 +27,11 @@ from refine.models.points import change_where
 
 
 class LiteConfig(MaskNetworkConfig):
-    """What fixes a LiteNet's tensors. The defaults are the smallest one; `configs/` has what is shipped."""
+    """What fixes a LiteNet's tensors.
+
+    The defaults are those of the first shipped networks, so that checkpoints whose header lacks a key stay what they
+    are; `configs/` has what is shipped now.
+    """
 
     encoder: str = "tf_efficientnet_lite0"
     bounded_gain: bool = Field(False, description="gain only: the scale fades to 1 where the coarse mask is decided")

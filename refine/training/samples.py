@@ -35,6 +35,9 @@ NEAR = 64
 
 CASCADE_FACTORS = (2, 3, 4)
 
+CLOSEST = 3.0
+"""Window pixels that a pixel of a stored prediction covers at most."""
+
 EXACT_COMPOSITE = 0.5
 """At least this share of the windows of exact pairs are laid on other photographs, if any are: such pairs are few."""
 
@@ -65,7 +68,7 @@ class WindowSamples(Dataset[Sample]):
         kind = self._kind(index, rng)
         pair = self.pairs.draw(rng)
         prediction = self._prediction(pair, rng) if kind == "model" else None
-        place = self._place(pair, rng, most_pixels=None if prediction is None else pair.mask.shape[0] / len(prediction))
+        place = self._place(pair, rng, closest=None if prediction is None else CLOSEST / _pixel(pair, prediction))
         if kind == "cascade":
             return self._with_outer(pair, self._near_enough(pair, place), rng)
         if prediction is not None:
@@ -131,10 +134,11 @@ class WindowSamples(Dataset[Sample]):
         """
         factor = int(rng.choice(CASCADE_FACTORS))
         seeds = rng.integers(2**63, size=1)
-        inner = self._crop(pair, place, np.random.default_rng(seeds))
-        outside = replace(place, scale=place.scale / factor)
-        outer = self._crop(pair, outside, np.random.default_rng(seeds))
         prediction = self._prediction(pair, rng) if rng.random() < 0.5 else None
+        if prediction is not None:  # no nearer than in windows that begin with one
+            place = replace(place, scale=min(place.scale, factor * CLOSEST / _pixel(pair, prediction)))
+        outside = replace(place, scale=place.scale / factor)
+        inner, outer = (self._crop(pair, where, np.random.default_rng(seeds)) for where in (place, outside))
         if prediction is None:
             coarse, factor_before = reduced(outer.truth, rng, self.config.perturb.reduce_max)
             reach = reach_of_small(factor_before, AVERAGED_RAMP)
@@ -170,11 +174,11 @@ class WindowSamples(Dataset[Sample]):
         way = cv2.INTER_AREA if place.scale < 1 else cv2.INTER_LINEAR
         resized = cv2.resize(seen(whole, place, side), (side, side), interpolation=way)
         coarse = flip_and_turn(resized.astype(np.float32) / np.float32(255), place.orientation)
-        pixel = max(height / prediction.shape[0], width / prediction.shape[1]) * place.scale
+        pixel = _pixel(pair, prediction) * place.scale
         return coarse, reach_of_small(pixel, ramp_of(prediction.astype(np.float32) / np.float32(255), 1.0))
 
-    def _place(self, pair: Pair, rng: Generator, *, most_pixels: float | None) -> Place:
-        """Where to look, and how close; `most_pixels`: pair pixels a pixel of its prediction, enlarged at most x3."""
+    def _place(self, pair: Pair, rng: Generator, *, closest: float | None) -> Place:
+        """Where to look, and how close: no more enlarged than by `closest`."""
         augment = self.config.augment
         height, width = pair.mask.shape
         if rng.random() < augment.whole:
@@ -183,8 +187,8 @@ class WindowSamples(Dataset[Sample]):
         else:
             low, high = np.log(augment.scale)
             scale = float(np.exp(rng.uniform(low, high)))
-            if most_pixels is not None:
-                scale = min(scale, 3 / most_pixels)
+            if closest is not None:
+                scale = min(scale, closest)
             # Below this scale a window would mostly hold what lies beyond the image.
             scale = max(scale, min(1.0, 0.75 * self.size / max(height, width)))
             row, col = self._centre_of_window(pair, scale, rng)
@@ -276,6 +280,12 @@ def _with_patches(
     if not augment.patches or rng.random() >= augment.patch_share:
         return image
     return blur_patches(image, truth, augment.patches, augment.patch_size, rng)
+
+
+def _pixel(pair: Pair, prediction: NDArray[np.uint8]) -> float:
+    """Pixels of the pair along a pixel of its prediction."""
+    height, width = pair.mask.shape
+    return float(max(height / prediction.shape[0], width / prediction.shape[1]))
 
 
 def _without_margin(crop: Crop) -> Crop:
