@@ -61,21 +61,32 @@ def enlarged(given: Tensor, start: Tensor, columns: Tensor | None) -> Tensor:
     return rows
 
 
+def four_widths(_context: click.Context, _option: click.Parameter, text: str) -> list[int]:
+    parts = text.split(",")
+    if len(parts) != len(JOINED) or not all(part.strip().isdecimal() for part in parts):
+        raise click.BadParameter(f"{text}: give four whole numbers with commas, such as 128,96,48,32")
+    return [int(part) for part in parts]
+
+
 @click.command(help=__doc__.partition("\n")[0])
 @click.argument("source", type=click.Path(path_type=Path))
-@click.option("--widths", required=True, help="of the decoder at strides 16, 8, 4, 2, with commas")
+@click.option(
+    "--widths", required=True, callback=four_widths, help="of the decoder at strides 16, 8, 4, 2, with commas"
+)
 @click.option("--point-width", type=int, required=True)
 @click.option("--deep", is_flag=True, help="the encoder goes on to stride 32")
 @click.option("--encoder-weights", type=click.Path(path_type=Path), required=True)
-@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True)
 @click.option("--out", type=click.Path(path_type=Path), required=True)
-def main(source: Path, widths: str, point_width: int, deep: bool, encoder_weights: Path, seed: int, out: Path) -> None:
+def main(
+    source: Path, widths: list[int], point_width: int, deep: bool, encoder_weights: Path, seed: int, out: Path
+) -> None:
     try:
         small, about = load_model(source)
         if not isinstance(small, LiteNet):
-            raise click.ClickException(f"{source} holds {about.architecture}, not a lite network")
+            raise click.UsageError(f"{source} holds {about.architecture}, not a lite network")
         torch.manual_seed(seed)
-        wanted = {"widths": [int(width) for width in widths.split(",")], "point_width": point_width, "deep": deep}
+        wanted = {"widths": widths, "point_width": point_width, "deep": deep}
         config = full_config(about.architecture, {**about.config, **wanted})
         assert isinstance(config, LiteConfig)
         large = LiteNet(config)
@@ -83,8 +94,8 @@ def main(source: Path, widths: str, point_width: int, deep: bool, encoder_weight
         widen(small, large)
         grown = about.model_copy(update={"config": config.model_dump(mode="json")})
         save_checkpoint(out, large.state_dict(), grown, half=False)
-    except (RefineError, ValueError) as error:
-        raise click.ClickException(str(error)) from error
+    except RefineError as error:
+        raise click.UsageError(str(error)) from error
 
 
 if __name__ == "__main__":

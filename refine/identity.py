@@ -32,9 +32,10 @@ def plan_identity(plan: Plan) -> dict[str, str]:
         "--overlap": str(plan.overlap),
         "--select": plan.select,
         "--passes": str(plan.passes),
-        "--batch": str(plan.batch),
+        # The batch is part of the bytes; where it is not given the budget decides it.
+        "--batch" if plan.batch_is_given else "--max-memory, and with it the batch": f"{plan.batch}",
         "--roi": "none" if roi is None else f"{roi.row},{roi.col},{roi.height},{roi.width}",
-        "the grid": repr((plan.low, plan.high, plan.batch_sizes, levels)),
+        "the grid": repr((plan.low, plan.high, levels)),
     }
 
 

@@ -141,6 +141,8 @@ def make_plan(
     agreement = agreement_of(*sizes, is_network_output=mask_is_network_output, ramp=mask_ramp, given_reach=reach)
     is_known = mask_is_network_output or mask_ramp is not None or is_hard is not None
     may_be_averaged = not is_known and is_smaller(*sizes) and (reach is None or reach <= 1)
+    if reach is not None and reach > max(height, width) / 4:
+        notes.append(f"--reach {reach:g} says that the mask may be wrong nearly anywhere in {width} x {height} px")
     if reach is None:
         reach = choose_reach(*sizes, is_network_output=mask_is_network_output, ramp=mask_ramp)
         if not is_known:

@@ -99,7 +99,10 @@ def _with_first_mask(make: Callable[..., Plan], common: _Common, networks: Netwo
     first = {name: plan.memory[name] for name in kept} | takes
     smallest = -(-sum(first.values()) // MIB) * MIB
     if budget < smallest:
-        make(**{**common, "budget_bytes": smallest})  # names the budget that the sweep needs, where that is more
+        try:
+            make(**{**common, "budget_bytes": smallest})
+        except MemoryBudgetError:
+            make(**common)  # the sweep needs more than the network, and says so of the budget that was given
         raise MemoryBudgetError(
             f"--max-memory {budget // MIB}MiB is too small for the network of --coarse {networks.coarse}, which"
             f" --mask would spare; the smallest that works is --max-memory {smallest // MIB}MiB"

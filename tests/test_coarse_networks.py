@@ -99,6 +99,9 @@ def test_the_plan_counts_the_coarse_network_and_names_the_smallest_budget() -> N
     )
     with pytest.raises(MemoryBudgetError, match="--max-memory"):
         plan_raster(ASTRONAUT, settings=settings.model_copy(update={"max_memory": smallest - MIB}))
+    for kind in ("u2netp", "mos_l"):  # of which the network, and the sweep, needs more
+        with pytest.raises(MemoryBudgetError, match=r"^--max-memory 300MiB is too small"):
+            plan_raster(ASTRONAUT, settings=Settings(coarse=kind, device="cpu", max_memory=300 * MIB))
     few = settings.model_copy(update={"max_memory": BASELINE_BYTES["cpu"] + 325 * MIB})
     with pytest.raises(MemoryBudgetError, match="--coarse u2netp"):  # an array's plan does not count the network
         refine_array(picture(), settings=few)

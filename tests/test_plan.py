@@ -205,3 +205,9 @@ def test_headers_foresee_that_a_mask_is_agreed_with(reach: float | None, ramp: f
     use = "agreement with the mask"
     assert (use in after.memory) == (after.agreement > 0)
     assert after.memory.get(use, 0) <= before.memory.get(use, 0)
+
+
+def test_a_reach_of_a_quarter_of_the_image_is_told() -> None:
+    assert not plan_of(400, 600, reach=150.0).notes
+    (note,) = plan_of(400, 600, reach=151.0).notes
+    assert note == "--reach 151 says that the mask may be wrong nearly anywhere in 600 x 400 px"

@@ -127,7 +127,7 @@ def test_at_full_size_only_windows_at_the_outline_are_read(
     rough = write_picture(tmp_path / "rough.png", mask)
     report = refine_raster(
         image, tmp_path / "mask.tif", rough,
-        settings=Settings(device="cpu", checkpoint=checkpoints / "mos_h_lite.safetensors", reach=48),
+        settings=Settings(device="cpu", checkpoint=checkpoints / "mos_h_lite.safetensors", reach=24),
     )  # fmt: skip
     run = sum(level.run for level in report.levels if level.decimation == 1)
     sweep = 0 if overviews else SIZE[0] * SIZE[1]

@@ -91,14 +91,14 @@ def test_a_run_killed_three_times_has_the_bytes_of_one_that_was_not(start: Start
     code, said, error = ended(start("--out", folder / "truth.tif"))
     assert (code, error) == (0, "")
     assert "resumed" not in said
-    for parts in (1, 3, 5):  # of seven
+    for parts in (1, 3, 5):  # of nine
         code, _, _ = stop(start("--resume"), folder, parts, signal.SIGKILL)
         assert code == -signal.SIGKILL
         assert not (folder / "out.tif").exists()
     assert can_resume(folder / "out.tif")
     code, said, error = ended(start("--resume"))
     assert (code, error) == (0, "")
-    assert "of 7 parts had been finished before" in said
+    assert "of 9 parts had been finished before" in said
     assert (folder / "out.tif").read_bytes() == (folder / "truth.tif").read_bytes()
     assert names(folder) == ["out.tif", "rough.png", "scene.tif", "truth.tif"]
     rough = cv2.imread(str(folder / "rough.png"), cv2.IMREAD_GRAYSCALE)
