@@ -185,17 +185,16 @@ def likely_device(settings: Settings) -> Device:
 
 def _is_known(name: str, config: Mapping[str, JsonValue]) -> bool:
     """Whether a network is as large as the one of its name that was measured, or smaller."""
-    for key, most in REFERENCE.get(name, {}).items():
-        own = config.get(key, False if isinstance(most, bool) else None)  # headers of before `deep` have no such key
-        if isinstance(most, list) and isinstance(own, list):
-            fits = len(own) == len(most) and all(a <= b for a, b in zip(own, most, strict=True))  # type: ignore[operator]
-        elif isinstance(most, int) and isinstance(own, int) and name.endswith("_lite"):
-            fits = own <= most
-        else:
-            fits = own == most
-        if not fits:
-            return False
-    return True
+    # Headers of before `deep` lack it.
+    return all(_is_no_larger(config.get(key, False), most) for key, most in REFERENCE.get(name, {}).items())
+
+
+def _is_no_larger(own: JsonValue, most: JsonValue) -> bool:
+    if isinstance(own, list) and isinstance(most, list):
+        return len(own) == len(most) and all(map(_is_no_larger, own, most))
+    if isinstance(own, int) and isinstance(most, int):
+        return own <= most
+    return own == most
 
 
 def float32_bytes(checkpoint: Path) -> int:
