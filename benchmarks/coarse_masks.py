@@ -14,14 +14,14 @@ from numpy.typing import NDArray
 
 from refine.backends import load_coarse
 from refine.cascade import NETWORK_PIXELS
-from refine.coarse import CoarseNetwork, make_coarse
+from refine.coarse import CoarseNetwork, Ensemble, make_coarse
 from refine.errors import InputError
 from refine.geometry import RGB, Mask
 from refine.shipped import default_checkpoint
 from refine.sources import ArrayImage
 from refine.training.perturb import perturb
 
-KINDS = ("truth64", "perturbed", "gate", "mos_l", "u2netp", "isnet", "stored")
+KINDS = ("truth64", "perturbed", "gate", "mos_l", "u2netp", "ensemble", "isnet", "stored")
 GATE_FACTORS = (1, 2, 4, 8, 16)
 LONG_SIDE = 64
 DAMAGES = ("contour", "morph", "warp")
@@ -70,6 +70,10 @@ def makers(kinds: tuple[str, ...], *, mos_l: Path | None, isnet: Path | None, de
             chosen.append(partial(by_network, kind, network, NETWORK_PIXELS))
         elif kind == "u2netp":
             chosen.append(partial(by_network, kind, load_coarse(default_checkpoint("u2netp"), device=device), None))
+        elif kind == "ensemble":
+            files = default_checkpoint("u2netp"), mos_l or default_checkpoint("mos_l_lite")
+            network = Ensemble([load_coarse(file, device=device) for file in files])
+            chosen.append(partial(by_network, kind, network, NETWORK_PIXELS))
         else:
             if isnet is None:
                 raise InputError("--kinds isnet needs --isnet FILE")

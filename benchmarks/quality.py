@@ -9,6 +9,7 @@ FOLDER holds `<set>/<id>.jpg` with `<set>/<id>.png`, and `index.csv` with column
     gate       the truth itself (with reach 1), and area-reduced by 2, 4, 8 and 16: what must not get worse
     mos_l      the coarse network of refine
     u2netp     U2-NetP with its published weights: another model's real masks, handed in like a user's
+    ensemble   the mean of the log odds of both, as refine makes a first mask where none is given
     isnet      IS-Net (--isnet isnet.safetensors), handed in likewise
     stored     other models' predictions that lie beside the truth, <id>.pred-<name>.png
 

@@ -139,7 +139,7 @@ def refine_raster(
         )
         notes = source.notes
         clock.lap("open")
-        coarse_entry = _coarse_entry(networks)
+        coarse_entries = _coarse_entries(networks)
         if mask is None:
             if not plan.networks_stay:
                 loaded.drop_refiner()
@@ -220,7 +220,7 @@ def refine_raster(
         device=plan.device,
         batch=run.batch,
         network=network_entry,
-        coarse=coarse_entry,
+        coarse=coarse_entries,
         settings=settings.model_dump(mode="json"),
         versions=versions(),
         notes=(*notes, *plan.notes),
@@ -276,9 +276,9 @@ def _identity(
         identity["--mask"] = remote_fingerprint(mask)
     elif mask is not None:
         identity["--mask"] = fingerprint(_files_of_mask(mask, settings))
-    elif networks.coarse is not None and networks.coarse_checkpoint is not None:
+    elif networks.coarse is not None:
         identity["--coarse"] = networks.coarse
-        identity["--coarse-checkpoint"] = sha256(networks.coarse_checkpoint)
+        identity["--coarse-checkpoint"] = " ".join(sha256(member.checkpoint) for member in networks.coarse_members)
         identity["the mask of --coarse"] = checksum(first.read(Window(0, 0, first.height, first.width)))
     return identity | {
         "--checkpoint": sha256(networks.checkpoint),
@@ -333,7 +333,5 @@ def _network(checkpoint: Path, architecture: str) -> NetworkEntry:
     return NetworkEntry(architecture=architecture, checkpoint=str(checkpoint), sha256=sha256(checkpoint))
 
 
-def _coarse_entry(networks: Networks) -> NetworkEntry | None:
-    if networks.coarse is None or networks.coarse_checkpoint is None:
-        return None
-    return _network(networks.coarse_checkpoint, networks.coarse_architecture)
+def _coarse_entries(networks: Networks) -> tuple[NetworkEntry, ...]:
+    return tuple(_network(member.checkpoint, member.architecture) for member in networks.coarse_members)

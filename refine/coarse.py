@@ -5,6 +5,7 @@ The map that comes out is the network's probability on the network's own grid: n
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import ceil
 from typing import Protocol
 
@@ -37,6 +38,35 @@ class CoarseNetwork(Protocol):
     def __call__(self, rgb: RGB) -> Mask:
         """Probability (input_height, input_width) of an image (input_height, input_width, 3) uint8."""
         ...
+
+
+SUREST = 7.0
+"""Log odds beyond which a member of an ensemble is not heard: 0.001 and 0.999."""
+
+
+class Ensemble:
+    """Several coarse networks as one: the mean of their log odds, so that who is sure outweighs who is not.
+
+    Means of probabilities have the same outline, and are twice as often neither foreground nor background. All members
+    are shown the image at the largest size that one of them was trained for.
+    """
+
+    def __init__(self, members: Sequence[CoarseNetwork]) -> None:
+        self.members = tuple(members)
+        self.input_height = max(member.input_height for member in members)
+        self.input_width = max(member.input_width for member in members)
+
+    def __call__(self, rgb: RGB) -> Mask:
+        mean = np.mean([_log_odds(member(rgb)) for member in self.members], axis=0, dtype=np.float32)
+        probability: Mask = np.float32(1) / (1 + np.exp(-mean))
+        return probability
+
+
+def _log_odds(probability: Mask) -> Mask:
+    least = 1 / (1 + np.exp(np.float32(SUREST)))
+    inside = probability.clip(least, 1 - least)
+    odds: Mask = np.log(inside / (1 - inside))
+    return odds
 
 
 def coarse_decimation(height: int, width: int, input_height: int, input_width: int) -> int:

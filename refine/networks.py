@@ -17,7 +17,7 @@ from pydantic import JsonValue
 
 from refine import backends
 from refine.backends.onnx_file import about_exported, exported_path
-from refine.coarse import CoarseNetwork, coarse_decimation, coarse_size
+from refine.coarse import CoarseNetwork, Ensemble, coarse_decimation, coarse_size
 from refine.errors import CheckpointError, InputError
 from refine.memory import (
     BASELINE_BYTES,
@@ -60,25 +60,35 @@ any other is loaded and measured."""
 _MEASURED_TILE = 224
 
 
-USUAL_COARSE: CoarseKind = "u2netp"
-"""Makes the first mask where nothing else is said. On validation photographs of single objects it is as good as
-MOS_L_lite, which was trained on images of the same sets: IoU 86 for 87 on ECSSD, 94 for 96 on CCP, 85 for 82 on DAVIS,
-98 for 96 on Carvana. Of plants and wires it finds far less."""
+USUAL_COARSE: CoarseKind = "ensemble"
+"""Makes the first mask where nothing else is said."""
+
+ENSEMBLE: tuple[CoarseKind, ...] = ("u2netp", "mos_l")
+"""Whose masks `--coarse ensemble` is the mean of: they miss different objects. On validation images the mean is better
+than either (checkpoints/README.md)."""
+
+
+@dataclass(frozen=True, slots=True)
+class CoarseMember:
+    """A network that makes a first mask, by itself or with others."""
+
+    kind: CoarseKind
+    checkpoint: Path
+    architecture: str
+    side: int  # height and width of what it sees, by itself
+    peak_bytes: int  # main memory that it takes at most
+    held_bytes: int  # of it, what it takes as long as it stays loaded
 
 
 @dataclass(frozen=True, slots=True)
 class Networks:
-    """The refining network of a run, and the coarse one where it needs a first mask."""
+    """The refining network of a run, and what makes the first mask where it needs one."""
 
     device: Device
     checkpoint: Path
     metadata: Metadata
-    coarse: CoarseKind | None
-    coarse_checkpoint: Path | None
-    coarse_architecture: str
-    coarse_side: int  # height and width of what the coarse network sees
-    coarse_bytes: int = 0  # main memory that the coarse network takes at most
-    coarse_held_bytes: int = 0  # of it, what it takes as long as it stays loaded
+    coarse: CoarseKind | None = None
+    coarse_members: tuple[CoarseMember, ...] = ()
     backend: Backend = "torch"  # of the refining network
 
     @property
@@ -103,6 +113,22 @@ class Networks:
         if name == "mos_h_lite":
             return LITE_COST
         return MeasuredCost(float32_bytes(self.checkpoint), FULL_PIXEL_BYTES, FULL_CALL_BYTES)
+
+    @property
+    def coarse_side(self) -> int:
+        """Height and width of what the coarse networks see."""
+        return max(member.side for member in self.coarse_members)
+
+    @property
+    def coarse_bytes(self) -> int:
+        """Main memory that the coarse networks take at most."""
+        held = self.coarse_held_bytes
+        return max(member.peak_bytes + held - member.held_bytes for member in self.coarse_members)
+
+    @property
+    def coarse_held_bytes(self) -> int:
+        """Of it, what they take as long as they stay loaded."""
+        return sum(member.held_bytes for member in self.coarse_members)
 
     def coarse_map_size(self, height: int, width: int) -> tuple[int, int]:
         """Height and width of the first mask that the coarse network makes of an image."""
@@ -130,18 +156,10 @@ def choose_networks(settings: Settings, device: Device, *, needs_coarse: bool) -
     if settings.backend == "onnxruntime":
         _check_exported(checkpoint, metadata, settings.tile)
     if not needs_coarse:
-        return Networks(device, checkpoint, metadata, None, None, "", 0, backend=settings.backend)
-    coarse_checkpoint = settings.coarse_checkpoint
-    kind: CoarseKind = settings.coarse or (USUAL_COARSE if coarse_checkpoint is None else "mos_l")
-    if coarse_checkpoint is None and NETWORKS[kind].published and kind not in shipped_names():
-        raise InputError(
-            f"--coarse {kind}: no weights of it come with refine; get {NETWORKS[kind].published} and give"
-            " --coarse-checkpoint FILE"
-        )
-    if coarse_checkpoint is None:
-        coarse_checkpoint = _shipped(kind, device)
-    facts = _coarse_facts(coarse_checkpoint, kind)
-    return Networks(device, checkpoint, metadata, kind, coarse_checkpoint, *facts, backend=settings.backend)
+        return Networks(device, checkpoint, metadata, backend=settings.backend)
+    kind: CoarseKind = settings.coarse or (USUAL_COARSE if settings.coarse_checkpoint is None else "mos_l")
+    members = _coarse_members(kind, settings.coarse_checkpoint, device)
+    return Networks(device, checkpoint, metadata, kind, members, backend=settings.backend)
 
 
 def load_refiner(networks: Networks) -> Refiner:
@@ -152,9 +170,12 @@ def load_refiner(networks: Networks) -> Refiner:
 
 
 def load_coarse(networks: Networks) -> CoarseNetwork:
-    """The coarse network, on its device."""
-    assert networks.coarse_checkpoint is not None
-    return backends.load_coarse(networks.coarse_checkpoint, kind=networks.coarse, device=networks.device)
+    """The coarse network, or all of an ensemble, on its device."""
+    members = [
+        backends.load_coarse(member.checkpoint, kind=member.kind, device=networks.device)
+        for member in networks.coarse_members
+    ]
+    return members[0] if len(members) == 1 else Ensemble(members)
 
 
 def resolve_device(settings: Settings) -> Device:
@@ -251,19 +272,41 @@ def _shipped(name: str, device: Device) -> Path:
     return default_checkpoint(f"{name}_lite")
 
 
-def _coarse_facts(checkpoint: Path, kind: CoarseKind) -> tuple[str, int, int, int]:
-    """Architecture of a coarse checkpoint, the side of what it sees, and the memory that it takes and holds."""
+def _coarse_members(kind: CoarseKind, checkpoint: Path | None, device: Device) -> tuple[CoarseMember, ...]:
+    if kind == "ensemble":
+        if checkpoint is not None:
+            raise InputError(
+                f"--coarse ensemble is of networks that come with refine; for {checkpoint} give --coarse with its"
+                " network's name"
+            )
+        side = max(_coarse_member(each, _shipped(each, device)).side for each in ENSEMBLE)
+        return tuple(_coarse_member(each, _shipped(each, device), side) for each in ENSEMBLE)
+    if checkpoint is None and NETWORKS[kind].published and kind not in shipped_names():
+        raise InputError(
+            f"--coarse {kind}: no weights of it come with refine; get {NETWORKS[kind].published} and give"
+            " --coarse-checkpoint FILE"
+        )
+    return (_coarse_member(kind, checkpoint or _shipped(kind, device)),)
+
+
+def _coarse_member(kind: CoarseKind, checkpoint: Path, side: int | None = None) -> CoarseMember:
+    """What is known of a coarse checkpoint; of one in an ensemble, that sees more than by itself, with its `side`."""
     if NETWORKS[kind].published and not _has_metadata(checkpoint):
-        cost, side = COARSE_COSTS[kind], NETWORKS[kind].side
-        return kind, side, cost.peak_bytes(side), cost.kept_bytes
+        return _known_member(kind, checkpoint, kind, side or NETWORKS[kind].side)
     metadata = _read(checkpoint, option="--coarse-checkpoint", role="coarse")
     if metadata.architecture not in (kind, f"{kind}_lite"):
         raise CheckpointError(f"{checkpoint}: holds {metadata.architecture}, not {kind}; give --coarse with its name")
-    name, config = metadata.architecture, metadata.config
-    side = metadata.preprocessing.height or NETWORKS[name].side
-    if not _is_known(name, config):
-        return name, side, *_measured_coarse_bytes(checkpoint, checkpoint.stat().st_mtime_ns)
-    return name, side, COARSE_COSTS[name].peak_bytes(side), COARSE_COSTS[name].kept_bytes
+    name = metadata.architecture
+    side = side or metadata.preprocessing.height or NETWORKS[name].side
+    if not _is_known(name, metadata.config):
+        measured = _measured_coarse_bytes(checkpoint, checkpoint.stat().st_mtime_ns)
+        return CoarseMember(kind, checkpoint, name, side, *measured)
+    return _known_member(kind, checkpoint, name, side)
+
+
+def _known_member(kind: CoarseKind, checkpoint: Path, architecture: str, side: int) -> CoarseMember:
+    cost = COARSE_COSTS[architecture]
+    return CoarseMember(kind, checkpoint, architecture, side, cost.peak_bytes(side), cost.kept_bytes)
 
 
 def _has_metadata(checkpoint: Path) -> bool:

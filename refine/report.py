@@ -70,7 +70,7 @@ class Report(_Entry):
     device: str
     batch: int
     network: NetworkEntry
-    coarse: NetworkEntry | None
+    coarse: tuple[NetworkEntry, ...]  # those that made the first mask
     settings: dict[str, JsonValue]
     versions: dict[str, str]
     notes: tuple[str, ...]

@@ -44,8 +44,8 @@ FilePath = Annotated[Path, BeforeValidator(_path)]
 
 
 Backend = Literal["torch", "onnxruntime"]
-CoarseKind = Literal["mos_l", "u2netp", "u2net", "basnet", "isnet"]
-"""Networks that make a first mask from an image."""
+CoarseKind = Literal["ensemble", "mos_l", "u2netp", "u2net", "basnet", "isnet"]
+"""Networks that make a first mask from an image; "ensemble" is the mean of the two that come with refine."""
 
 
 class Settings(BaseModel):
@@ -68,7 +68,9 @@ class Settings(BaseModel):
         " whether the result is to agree with it on average",
     )
     coarse: CoarseKind | None = Field(
-        None, description="network that makes the first mask where none is given; u2netp if not said"
+        None,
+        description="network that makes the first mask where none is given; ensemble, the mean of u2netp's and mos_l's,"
+        " if not said",
     )
     coarse_checkpoint: FilePath | None = Field(
         None, description="weights of the coarse network; the shipped ones if not given"

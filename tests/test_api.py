@@ -148,8 +148,7 @@ def test_without_a_mask_the_coarse_network_makes_one(
 ) -> None:
     out = tmp_path / "out.png"
     report = refine_raster(files[0], out, settings=settings)
-    assert report.coarse is not None
-    assert report.coarse.architecture == "mos_l_lite"
+    assert [network.architecture for network in report.coarse] == ["mos_l_lite"]
     assert (report.mask_height, report.mask_width) == (336, 336)
     assert read(out).shape == (300, 400)
 

@@ -13,21 +13,26 @@ from typing import get_args
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import nn
 
 from refine import __version__
 from refine.api import plan_raster, refine_array
 from refine.backends import coarse_footprint, load_coarse
 from refine.cli import infer
+from refine.coarse import SUREST, Ensemble
 from refine.command import run
-from refine.errors import MemoryBudgetError
+from refine.errors import InputError, MemoryBudgetError
 from refine.first_mask import notes_of
+from refine.geometry import RGB, Mask
 from refine.memory import BASELINE_BYTES, COARSE_COSTS, MIB
 from refine.models import build_model, network_names, unet6
 from refine.models.checkpoint import save_checkpoint
 from refine.models.metadata import Metadata, read_metadata
 from refine.models.registry import NETWORKS, published_preprocessing
 from refine.networks import choose_networks
+from refine.networks import load_coarse as load_together
 from refine.settings import CoarseKind, Settings
 from refine.shipped import default_checkpoint
 from refine.sources import ArrayMask
@@ -38,7 +43,7 @@ ASTRONAUT = ROOT / "examples" / "astronaut.jpg"
 
 def test_every_coarse_network_can_be_chosen_and_has_a_cost() -> None:
     names = network_names("coarse")
-    assert set(get_args(CoarseKind)) == {name.removesuffix("_lite") for name in names}
+    assert set(get_args(CoarseKind)) == {"ensemble"} | {name.removesuffix("_lite") for name in names}
     assert set(COARSE_COSTS) == set(names)
 
 
@@ -107,6 +112,49 @@ def test_the_plan_counts_the_coarse_network_and_names_the_smallest_budget() -> N
         refine_array(picture(), settings=few)
 
 
+def test_an_ensemble_is_shown_the_image_at_its_largest_size() -> None:
+    networks = choose_networks(Settings(coarse="ensemble", device="cpu"), "cpu", needs_coarse=True)
+    one, other = (load_coarse(member.checkpoint, kind=member.kind, device="cpu") for member in networks.coarse_members)
+    assert (one.input_height, other.input_height, networks.coarse_side) == (320, 336, 336)
+    shown = np.pad(picture(), ((8, 8), (8, 8), (0, 0)), mode="edge")
+    ensemble = load_together(networks)
+    assert (ensemble.input_height, ensemble.input_width) == (336, 336)
+    np.testing.assert_array_equal(ensemble(shown), Ensemble([one, other])(shown))
+
+
+@given(st.lists(st.floats(0, 1, width=32), min_size=1, max_size=4))
+def test_an_ensemble_gives_the_mean_of_log_odds(said: list[float]) -> None:
+    class Says:
+        input_height = input_width = 4
+
+        def __init__(self, probability: float) -> None:
+            self.probability = probability
+
+        def __call__(self, rgb: RGB) -> Mask:
+            return np.full(rgb.shape[:2], self.probability, np.float32)
+
+    made = Ensemble([Says(probability) for probability in said])(np.zeros((4, 4, 3), np.uint8))
+    least = 1 / (1 + np.exp(SUREST))
+    odds = [np.log(p / (1 - p)) for p in np.clip(said, least, 1 - least)]
+    np.testing.assert_allclose(made, 1 / (1 + np.exp(-np.mean(odds))), rtol=1e-3, atol=1e-6)
+    mirrored = Ensemble([Says(1 - probability) for probability in said])(np.zeros((4, 4, 3), np.uint8))
+    np.testing.assert_allclose(mirrored, 1 - made, rtol=1e-3, atol=1e-5)
+
+
+def test_the_plan_counts_all_networks_of_an_ensemble() -> None:
+    plan = plan_raster(ASTRONAUT, settings=Settings(device="cpu"))
+    larger, smaller = COARSE_COSTS["u2netp"], COARSE_COSTS["mos_l_lite"]
+    assert plan.first_mask["coarse network"] == larger.peak_bytes(336) + smaller.kept_bytes
+
+
+def test_an_ensemble_takes_no_file(checkpoints: Path) -> None:
+    both = Settings(coarse="ensemble", coarse_checkpoint=checkpoints / "mos_l_lite.safetensors")
+    with pytest.raises(
+        InputError, match=r"--coarse ensemble is of networks that come with refine; .* its network's name"
+    ):
+        choose_networks(both, "cpu", needs_coarse=True)
+
+
 def test_the_known_cost_covers_what_a_call_counts() -> None:
     for name in ("u2netp", "mos_l_lite"):
         weights, activations = coarse_footprint(default_checkpoint(name))
@@ -120,7 +168,7 @@ def test_published_files_load_with_their_own_scaling(tmp_path: Path) -> None:
     path = tmp_path / "u2netp.pth"
     torch.save({f"module.{key}": tensor for key, tensor in model.state_dict().items()}, path)
     networks = choose_networks(Settings(coarse="u2netp", coarse_checkpoint=path), "cpu", needs_coarse=True)
-    assert (networks.coarse_architecture, networks.coarse_side) == ("u2netp", 320)
+    assert (networks.coarse_members[0].architecture, networks.coarse_side) == ("u2netp", 320)
     half = picture() // 2  # scaled by its own maximum: half as bright is the same, but for rounding
     network = load_coarse(path, kind="u2netp", device="cpu")
     np.testing.assert_allclose(network(half), network(half * 2), rtol=0, atol=1e-5)
@@ -148,8 +196,9 @@ def test_a_given_file_of_our_own_needs_no_name(checkpoints: Path) -> None:
     usual = choose_networks(Settings(), "cpu", needs_coarse=True)
     named = choose_networks(Settings(coarse="mos_l"), "cpu", needs_coarse=True)
     ours = choose_networks(Settings(coarse_checkpoint=given), "cpu", needs_coarse=True)
-    assert (usual.coarse, named.coarse, ours.coarse) == ("u2netp", "mos_l", "mos_l")
-    assert usual.coarse_checkpoint == default_checkpoint("u2netp")
+    assert (usual.coarse, named.coarse, ours.coarse) == ("ensemble", "mos_l", "mos_l")
+    shipped = [default_checkpoint(name) for name in ("u2netp", "mos_l_lite")]
+    assert [member.checkpoint for member in usual.coarse_members] == shipped
 
 
 def test_a_network_that_needs_the_background_too_is_no_coarse_network(
@@ -164,13 +213,17 @@ def test_a_network_that_needs_the_background_too_is_no_coarse_network(
         licence="none",
     )
     save_checkpoint(path, {"mask.weight": torch.zeros(1)}, metadata)
-    options = {
-        "'unet6' is not one of 'mos_l', 'u2netp', 'u2net', 'basnet', 'isnet'": ["--coarse", "unet6"],
+    options_by_message = {
+        "'unet6' is not one of 'ensemble', 'mos_l', 'u2netp', 'u2net', 'basnet', 'isnet'": ["--coarse", "unet6"],
         "an image alone has none, so --coarse-checkpoint cannot take it": ["--coarse-checkpoint", str(path)],
     }
-    for said, given in options.items():
+    for said, options_given in options_by_message.items():
         with pytest.raises(SystemExit) as ended:
-            run(infer, name="infer.py", arguments=["--image", str(ASTRONAUT), "--out", str(tmp_path / "o.png"), *given])
+            run(
+                infer,
+                name="infer.py",
+                arguments=["--image", str(ASTRONAUT), "--out", str(tmp_path / "o.png"), *options_given],
+            )
         assert ended.value.code == 2
         assert said in capsys.readouterr().err
     assert [found.name for found in tmp_path.iterdir()] == ["unet6.safetensors"]
