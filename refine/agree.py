@@ -46,7 +46,12 @@ ON_OUTLINE = 0.02
 CLOSE_ENOUGH = 1 / 255
 """Newton's steps end when all averages are as close: masks are stored in 8 bits."""
 
-MOST_STEPS = 8
+MOST_STEPS = 4
+OVERSHOOT = 1.6
+"""Steps are longer than Newton's for one average by itself: its own value makes (3/4)^2 of the field within it, and its
+neighbours' the rest. Four such steps leave averages off by 0.0042, eight of Newton's by 0.0033, four by 0.0065 (root of
+the mean square, 14 validation images reduced by 4, 8 and to 64 px), and the first two are alike in mBA."""
+
 LONGEST_STEP = 1.5  # in logits
 FURTHEST = 8.0  # in logits: what the network is certain of is moved as well
 FLATTEST = 0.01
@@ -153,7 +158,8 @@ class Agreement:
             if np.abs(missing).max() < CLOSE_ENOUGH:
                 break
             slope = row_means @ (agreed * (1 - agreed)) @ col_means.T + FLATTEST
-            shifts = np.clip(shifts + np.clip(missing / slope, -LONGEST_STEP, LONGEST_STEP), -FURTHEST, FURTHEST)
+            step = np.clip(OVERSHOOT * missing / slope, -LONGEST_STEP, LONGEST_STEP)
+            shifts = np.clip(shifts + step, -FURTHEST, FURTHEST)
             agreed = 1 / (1 + np.exp(-(logits + row_spread @ shifts @ col_spread.T)))
         moved: Mask = np.clip(correction + np.float32(share) * (agreed - refined), -1, 1)
         return moved

@@ -2,32 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias, TypeVar
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from refine.geometry import RGB, Mask
 from refine.sources import Refiner
 
-Plane = NDArray[Any]
+_Number = TypeVar("_Number", bound=np.generic)
 
-VIEWS: tuple[Callable[[Plane], Plane], ...] = (
-    lambda windows: windows,
-    lambda windows: windows[:, :, ::-1],
-    lambda windows: windows.swapaxes(1, 2),
-    lambda windows: windows.swapaxes(1, 2)[:, :, ::-1],
-)
-"""Of (B, T, T, ...): as it is, mirrored, turned over its diagonal, and both."""
 
-BACK: tuple[Callable[[Plane], Plane], ...] = (
-    VIEWS[0],
-    VIEWS[1],
-    VIEWS[2],
-    lambda windows: windows[:, :, ::-1].swapaxes(1, 2),
-)
-"""What undoes each of VIEWS."""
+def turned(windows: NDArray[_Number], view: int) -> NDArray[_Number]:
+    """Windows (B, T, T, ...) in one of four views: 0 as they are, 1 mirrored, 2 turned over the diagonal, 3 both.
+
+    By OpenCV: numpy copies a mirrored picture's pixels one by one, which took a tenth of the network's own time.
+    """
+    return windows if view == 0 else _each(windows, _TURN[view])
+
+
+def turned_back(windows: NDArray[_Number], view: int) -> NDArray[_Number]:
+    """What `turned` was given."""
+    return windows if view == 0 else _each(windows, _TURN_BACK[view])
+
+
+_Plane: TypeAlias = NDArray[Any]
+_Way: TypeAlias = Callable[[_Plane], Any]
+
+
+def _mirror(window: _Plane) -> Any:
+    return cv2.flip(window, 1)
+
+
+_TURN: Mapping[int, _Way] = {1: _mirror, 2: cv2.transpose, 3: lambda window: cv2.flip(cv2.transpose(window), 1)}
+_TURN_BACK: Mapping[int, _Way] = {1: _mirror, 2: cv2.transpose, 3: lambda window: cv2.transpose(cv2.flip(window, 1))}
+
+
+def _each(windows: NDArray[_Number], way: _Way) -> NDArray[_Number]:
+    out = np.empty_like(windows, order="C")
+    for index, window in enumerate(windows):
+        out[index] = way(window)
+    return out
 
 
 TURNED_PIXEL_BYTES = 3 + 3 * 4
@@ -53,9 +70,8 @@ class Flipped:
 
     def __call__(self, image: RGB, coarse: Mask, reach: float) -> Mask:
         total = np.zeros_like(coarse)
-        for view, back in zip(VIEWS[: self._flips], BACK, strict=False):
-            correction = self._refiner(np.ascontiguousarray(view(image)), np.ascontiguousarray(view(coarse)), reach)
-            total += back(correction)
+        for view in range(self._flips):
+            total += turned_back(self._refiner(turned(image, view), turned(coarse, view), reach), view)
         mean: Mask = total / np.float32(self._flips)
         return mean
 

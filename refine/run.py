@@ -8,7 +8,7 @@ import numpy as np
 
 from refine.agree import Agreement
 from refine.errors import DeviceMemoryError
-from refine.flips import BACK, VIEWS
+from refine.flips import turned, turned_back
 from refine.geometry import RGB, BoolArray, Mask
 from refine.sources import Refiner
 from refine.stream import Batch, Corrections
@@ -61,9 +61,8 @@ def _refined(
     count = len(batch.places)
 
     def run_pass(number: int, now: Mask) -> tuple[Mask, BoolArray]:
-        view, back = VIEWS[number], BACK[number]
-        answers = calls(np.ascontiguousarray(view(image)), np.ascontiguousarray(view(now)), reach)
-        corrections, sound = bounded(back(answers)[:count])
+        answers = calls(turned(image, number), turned(now, number), reach)
+        corrections, sound = bounded(turned_back(answers, number)[:count])
         for index, mask in enumerate(batch.masks):
             corrections[index] = agreement(batch.places[index], mask, now[index], corrections[index])
         return corrections, sound
