@@ -23,6 +23,9 @@ from refine.whole_file import write_whole
 TOLERANCE = 1e-3
 """How far a correction may lie from torch's, a quarter of a step of an 8-bit mask; measured is 1e-6."""
 
+LEAST_CORRECTION = 1e-4
+"""Corrections as small on average as these, of an empty sky, compare nothing; those of a photograph are 0.01."""
+
 WINDOWS = 16
 REACHES = (1.0, 4.0, 16.0)
 
@@ -56,6 +59,8 @@ def export_network(checkpoint: Path, image: Path, *, out: Path | None, tile: int
     content, about = export_refiner(checkpoint, tile)
     refiner = OnnxRefiner(open_session(content, out), about)
     parity = measure_parity(refiner, checkpoint, image, tile)
+    if parity.mean_correction < LEAST_CORRECTION:
+        raise InputError(f"--image {image}: the network corrects nothing there to be compared; give a photograph")
     if not parity.largest <= TOLERANCE:  # NaN is no parity either
         raise CheckpointError(f"{checkpoint}: not exported: {parity}; at most {TOLERANCE:g} is allowed")
     try:

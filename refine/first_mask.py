@@ -13,7 +13,7 @@ from refine.errors import MemoryBudgetError
 from refine.geometry import Window
 from refine.loaded import LoadedNetworks
 from refine.masks import Align, check_fit, mask_size
-from refine.memory import BASELINE_BYTES, MIB
+from refine.memory import BASELINE_BYTES, MIB, as_typed
 from refine.networks import Networks
 from refine.raster import MAX_PIXELS
 from refine.softness import SHARPEST, USUAL, measure_ramp
@@ -73,7 +73,7 @@ def mask_by_network(
     needed = networks.coarse_bytes + BASELINE_BYTES[networks.device]
     if needed > budget_bytes:
         raise MemoryBudgetError(
-            f"--max-memory {budget_bytes // MIB}MiB is too small for --coarse {networks.coarse}, which needs"
+            f"--max-memory {as_typed(budget_bytes)} is too small for --coarse {networks.coarse}, which needs"
             f" {ceil(needed / MIB)}MiB; raise it, or give --mask"
         )
     network = loaded.coarse(networks)

@@ -20,6 +20,11 @@ MARGIN = 1.15
 """Measured figures are raised by this: allocators, library versions and machines differ."""
 
 
+def as_typed(size: int) -> str:
+    """A size in bytes as `--max-memory` takes it: in MiB if it is whole ones."""
+    return f"{size // MIB}MiB" if size % MIB == 0 else str(size)
+
+
 class NetworkCost(Protocol):
     """What a network takes; every Refiner says this of itself."""
 

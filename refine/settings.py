@@ -139,8 +139,10 @@ class Settings(BaseModel):
             )
         if self.bands is not None and (len(self.bands) not in (1, 3) or min(self.bands) < 1):
             raise ValueError(f"--bands {_listed(self.bands)}: give one band or three, counted from 1")
-        if self.range is not None and (len(self.range) != 2 or not self.range[0] < self.range[1]):
-            raise ValueError(f"--range {_listed(self.range)}: give two values, the first below the second")
+        if self.range is not None and (
+            len(self.range) != 2 or not self.range[0] < self.range[1] or not all(map(isfinite, self.range))
+        ):
+            raise ValueError(f"--range {_listed(self.range)}: give two numbers, the first below the second")
         if self.percentiles is not None:
             if len(self.percentiles) != 2 or not 0 <= self.percentiles[0] < self.percentiles[1] <= 100:
                 raise ValueError(f"--percentiles {_listed(self.percentiles)}: give two from 0 to 100, the lower first")

@@ -99,6 +99,14 @@ def test_an_export_that_differs_from_torch_is_not_written(
     assert not list(tmp_path.iterdir())
 
 
+def test_an_image_that_the_network_leaves_alone_compares_nothing(checkpoint: Path, tmp_path: Path) -> None:
+    flat, out = tmp_path / "flat.png", tmp_path / "refiner.onnx"
+    cv2.imwrite(str(flat), np.full((200, 200, 3), 90, np.uint8))
+    with pytest.raises(InputError, match=r"flat\.png: the network corrects nothing there"):
+        export.export_network(checkpoint, flat, out=out, tile=TILE, overwrite=False)
+    assert not out.exists()
+
+
 def test_the_export_of_another_checkpoint_is_refused(checkpoint: Path, tmp_path: Path) -> None:
     other = tmp_path / "other.safetensors"
     other.write_bytes(checkpoint.read_bytes() + b"x")
