@@ -3,7 +3,7 @@
     python benchmarks/gallery.py --images "photos/*.jpg" --count 4 --seed 1 --out docs/gallery.jpg
 
 A row is one image: the whole with the place framed, the place enlarged, its first mask, its refined mask. The first
-mask is the coarse network's, or, where a truth <stem>.png lies beside <stem>.jpg, the truth reduced to 64 px.
+mask is what refine makes where none is given, or the truth reduced to 64 px, if <stem>.png lies beside <stem>.jpg.
 """
 
 from __future__ import annotations
@@ -18,13 +18,11 @@ from coarse_masks import LONG_SIDE, reduce_mask
 from numpy.typing import NDArray
 
 from refine import refine_array
-from refine.backends import load_coarse
 from refine.coarse import make_coarse
 from refine.errors import RefineError
 from refine.geometry import RGB, Mask
-from refine.networks import USUAL_COARSE
+from refine.networks import choose_networks, load_coarse
 from refine.settings import Settings
-from refine.shipped import default_checkpoint
 from refine.sources import ArrayImage
 
 HEIGHT = 240
@@ -59,14 +57,16 @@ def main(images: str, count: int, seed: int, detail: float, out: Path) -> None:
 def row(path: Path, share: float) -> RGB:
     """(HEIGHT, W, 3): the whole image and the place, its first and its refined mask."""
     image = read(path, cv2.IMREAD_COLOR)[:, :, ::-1]
-    first = first_mask(path, image)
-    refined = refine_array(np.ascontiguousarray(image), first, settings=Settings(align="stretch"))
+    image = np.ascontiguousarray(image)
+    given = reduced_truth(path)
+    refined = refine_array(image, given, settings=Settings(align="stretch", device="cpu"))
+    first = usual_mask(image) if given is None else given
     height, width = image.shape[:2]
     before = cv2.resize(first, (width, height), interpolation=cv2.INTER_LINEAR).astype(np.float32)
     side = max(16, round(share * min(height, width)))
     top, left = most_changed(np.abs(refined - before), side)
     place = np.s_[top : top + side, left : left + side]
-    whole = np.ascontiguousarray(image)
+    whole = image.copy()
     cv2.rectangle(whole, (left, top), (left + side, top + side), FRAME, max(2, height // 150))
     small = cv2.resize(whole, (round(width * HEIGHT / height), HEIGHT), interpolation=cv2.INTER_AREA)
     parts = [small, square(image[place]), square(shown(before[place])), square(shown(refined[place]))]
@@ -74,14 +74,20 @@ def row(path: Path, share: float) -> RGB:
     return np.concatenate([piece for part in parts for piece in (part, gap)][:-1], axis=1).astype(np.uint8)
 
 
-def first_mask(path: Path, image: RGB) -> Mask:
+def reduced_truth(path: Path) -> Mask | None:
+    """The truth beside an image, on a grid of LONG_SIDE px; None if there is none."""
     truth = path.with_suffix(".png")
-    if truth != path and truth.exists():
-        plane = read(truth, cv2.IMREAD_GRAYSCALE)
-        reduced: Mask = reduce_mask(plane, max(plane.shape) / LONG_SIDE).astype(np.float32) / np.float32(255)
-        return reduced
-    network = load_coarse(default_checkpoint(USUAL_COARSE), kind=USUAL_COARSE, device="cpu")
-    return make_coarse(ArrayImage(np.ascontiguousarray(image)), network)
+    if truth == path or not truth.exists():
+        return None
+    plane = read(truth, cv2.IMREAD_GRAYSCALE)
+    reduced: Mask = reduce_mask(plane, max(plane.shape) / LONG_SIDE).astype(np.float32) / np.float32(255)
+    return reduced
+
+
+def usual_mask(image: RGB) -> Mask:
+    """What refine begins with where no mask is given."""
+    networks = choose_networks(Settings(device="cpu"), "cpu", needs_coarse=True)
+    return make_coarse(ArrayImage(image), load_coarse(networks))
 
 
 def most_changed(change: Mask, side: int) -> tuple[int, int]:
