@@ -46,11 +46,11 @@ ON_OUTLINE = 0.02
 CLOSE_ENOUGH = 1 / 255
 """Newton's steps end when all averages are as close: masks are stored in 8 bits."""
 
-MOST_STEPS = 4
-OVERSHOOT = 1.6
-"""Steps are longer than Newton's for one average by itself: its own value makes (3/4)^2 of the field within it, and its
-neighbours' the rest. Four such steps leave averages off by 0.0042, eight of Newton's by 0.0033, four by 0.0065 (root of
-the mean square, 14 validation images reduced by 4, 8 and to 64 px), and the first two are alike in mBA."""
+STEPS = (1.6, 1.6, 1.6, 1.0)
+"""Lengths of the steps, in those of Newton's for one average by itself: its own value makes (3/4)^2 of the field within
+it, its neighbours' the rest. So longer steps suit averages that miss alone; those that miss with their neighbours are
+overshot, which the last step takes back. Truths of 14 validation images reduced by 4, 8 and to 64 px came out at 93.48,
+88.90 and 87.78 mBA; with eight plain steps at 93.48, 88.96 and 87.81."""
 
 LONGEST_STEP = 1.5  # in logits
 FURTHEST = 8.0  # in logits: what the network is certain of is moved as well
@@ -153,12 +153,12 @@ class Agreement:
             return correction
         logits = np.log(refined / (1 - refined))
         shifts, agreed = np.zeros_like(mask), refined
-        for _ in range(MOST_STEPS):
+        for length in STEPS:
             missing = np.where(on_outline, mask - row_means @ agreed @ col_means.T, 0)
             if np.abs(missing).max() < CLOSE_ENOUGH:
                 break
             slope = row_means @ (agreed * (1 - agreed)) @ col_means.T + FLATTEST
-            step = np.clip(OVERSHOOT * missing / slope, -LONGEST_STEP, LONGEST_STEP)
+            step = np.clip(length * missing / slope, -LONGEST_STEP, LONGEST_STEP)
             shifts = np.clip(shifts + step, -FURTHEST, FURTHEST)
             agreed = 1 / (1 + np.exp(-(logits + row_spread @ shifts @ col_spread.T)))
         moved: Mask = np.clip(correction + np.float32(share) * (agreed - refined), -1, 1)

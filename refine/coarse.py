@@ -36,12 +36,15 @@ class CoarseNetwork(Protocol):
     def input_width(self) -> int: ...
 
     def __call__(self, rgb: RGB) -> Mask:
-        """Probability (input_height, input_width) of an image (input_height, input_width, 3) uint8."""
+        """Probability (input_height, input_width) of an image (input_height, input_width, 3) uint8.
+
+        An `Ensemble` shows its members the size of the largest.
+        """
         ...
 
 
 SUREST = 7.0
-"""Log odds beyond which a member of an ensemble is not heard: 0.001 and 0.999."""
+"""A member's log odds end here, at probabilities of 0.001 and 0.999, so that none decides alone."""
 
 
 class Ensemble:

@@ -59,10 +59,13 @@ def export_network(checkpoint: Path, image: Path, *, out: Path | None, tile: int
     content, about = export_refiner(checkpoint, tile)
     refiner = OnnxRefiner(open_session(content, out), about)
     parity = measure_parity(refiner, checkpoint, image, tile)
-    if parity.mean_correction < LEAST_CORRECTION:
-        raise InputError(f"--image {image}: the network corrects nothing there to be compared; give a photograph")
     if not parity.largest <= TOLERANCE:  # NaN is no parity either
         raise CheckpointError(f"{checkpoint}: not exported: {parity}; at most {TOLERANCE:g} is allowed")
+    if parity.mean_correction < LEAST_CORRECTION:
+        raise InputError(
+            f"{checkpoint} corrects nothing on --image {image}, so nothing was compared; give a photograph, and"
+            " a network that was trained"
+        )
     try:
         write_whole(out, content)
     except OSError as error:

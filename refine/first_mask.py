@@ -13,7 +13,7 @@ from refine.errors import MemoryBudgetError
 from refine.geometry import Window
 from refine.loaded import LoadedNetworks
 from refine.masks import Align, check_fit, mask_size
-from refine.memory import BASELINE_BYTES, MIB, as_typed
+from refine.memory import BASELINE_BYTES, MIB, size_text
 from refine.networks import Networks
 from refine.raster import MAX_PIXELS
 from refine.softness import SHARPEST, USUAL, measure_ramp
@@ -73,8 +73,8 @@ def mask_by_network(
     needed = networks.coarse_bytes + BASELINE_BYTES[networks.device]
     if needed > budget_bytes:
         raise MemoryBudgetError(
-            f"--max-memory {as_typed(budget_bytes)} is too small for --coarse {networks.coarse}, which needs"
-            f" {ceil(needed / MIB)}MiB; raise it, or give --mask"
+            f"--max-memory {size_text(budget_bytes)} is too small for --coarse {networks.coarse}, which needs"
+            f" {ceil(needed / MIB)}MiB; raise it, or give {networks.spared_by}"
         )
     network = loaded.coarse(networks)
     decimation = coarse_decimation(image.height, image.width, network.input_height, network.input_width)
@@ -87,4 +87,6 @@ def notes_of(mask: MaskSource, coarse: str) -> tuple[str, ...]:
     highest = float(mask.read(Window(0, 0, mask.height, mask.width)).max())
     if highest > 0.5:
         return ()
-    return (f"{coarse} found no object: its mask is nowhere above {highest:.2f}; give --mask, or another --coarse",)
+    return (
+        f"--coarse {coarse} found no object: its mask is nowhere above {highest:.2f}; give --mask, or another --coarse",
+    )

@@ -15,19 +15,6 @@ from refine.sources import Refiner
 _Number = TypeVar("_Number", bound=np.generic)
 
 
-def turned(windows: NDArray[_Number], view: int) -> NDArray[_Number]:
-    """Windows (B, T, T, ...) in one of four views: 0 as they are, 1 mirrored, 2 turned over the diagonal, 3 both.
-
-    By OpenCV: numpy copies a mirrored picture's pixels one by one, which took a tenth of the network's own time.
-    """
-    return windows if view == 0 else _each(windows, _TURN[view])
-
-
-def turned_back(windows: NDArray[_Number], view: int) -> NDArray[_Number]:
-    """What `turned` was given."""
-    return windows if view == 0 else _each(windows, _TURN_BACK[view])
-
-
 _Plane: TypeAlias = NDArray[Any]
 _Way: TypeAlias = Callable[[_Plane], Any]
 
@@ -38,6 +25,19 @@ def _mirror(window: _Plane) -> Any:
 
 _TURN: Mapping[int, _Way] = {1: _mirror, 2: cv2.transpose, 3: lambda window: cv2.flip(cv2.transpose(window), 1)}
 _TURN_BACK: Mapping[int, _Way] = {1: _mirror, 2: cv2.transpose, 3: lambda window: cv2.transpose(cv2.flip(window, 1))}
+
+
+def turned(windows: NDArray[_Number], view: int) -> NDArray[_Number]:
+    """Windows (B, T, T, ...) in one of four views: 0 as they are, 1 mirrored, 2 turned over the diagonal, 3 both.
+
+    By OpenCV: numpy copies a mirrored picture's pixels one by one, 2.2 ms for eight of 224 px where this takes 0.06.
+    """
+    return windows if view == 0 else _each(windows, _TURN[view])
+
+
+def turned_back(windows: NDArray[_Number], view: int) -> NDArray[_Number]:
+    """Undo `turned`."""
+    return windows if view == 0 else _each(windows, _TURN_BACK[view])
 
 
 def _each(windows: NDArray[_Number], way: _Way) -> NDArray[_Number]:
@@ -52,7 +52,7 @@ TURNED_PIXEL_BYTES = 3 + 3 * 4
 
 
 class Flipped:
-    """A `Refiner` that averages another one's corrections over the first `flips` of `VIEWS`."""
+    """A `Refiner` that averages another one's corrections over the first `flips` views of each window."""
 
     def __init__(self, refiner: Refiner, flips: int) -> None:
         self._refiner, self._flips = refiner, flips

@@ -20,8 +20,8 @@ MARGIN = 1.15
 """Measured figures are raised by this: allocators, library versions and machines differ."""
 
 
-def as_typed(size: int) -> str:
-    """A size in bytes as `--max-memory` takes it: in MiB if it is whole ones."""
+def size_text(size: int) -> str:
+    """A size in bytes as `--max-memory` takes it: in MiB, or in bytes where those are no whole MiB."""
     return f"{size // MIB}MiB" if size % MIB == 0 else str(size)
 
 
@@ -79,16 +79,17 @@ class CoarseCost:
     held_bytes: int
     pixel_bytes: float
     call_bytes: int
+    margin: float = MARGIN
 
     def peak_bytes(self, side: int) -> int:
         """The most main memory for a network that sees `side` x `side` pixels on a CPU."""
         running = self.held_bytes + self.call_bytes + self.pixel_bytes * side * side
-        return int(MARGIN * max(self.loading_bytes, running))
+        return int(self.margin * max(self.loading_bytes, running))
 
     @property
     def kept_bytes(self) -> int:
         """What it takes from one image to the next."""
-        return int(MARGIN * self.held_bytes)
+        return int(self.margin * self.held_bytes)
 
 
 COARSE_COSTS: Mapping[str, CoarseCost] = MappingProxyType(

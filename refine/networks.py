@@ -6,7 +6,7 @@ Torch is imported by `load_refiner`, `load_coarse` and `resolve_device`, and by 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from math import ceil, prod
 from pathlib import Path
@@ -26,6 +26,7 @@ from refine.memory import (
     MIB,
     ONNX_BASELINE_BYTES,
     ONNX_LITE_COST,
+    CoarseCost,
     MeasuredCost,
 )
 from refine.models.metadata import Metadata, has_metadata, read_header, read_metadata, sha256
@@ -64,8 +65,7 @@ USUAL_COARSE: CoarseKind = "ensemble"
 """Makes the first mask where nothing else is said."""
 
 ENSEMBLE: tuple[CoarseKind, ...] = ("u2netp", "mos_l")
-"""Whose masks `--coarse ensemble` is the mean of: they miss different objects. On validation images the mean is better
-than either (checkpoints/README.md)."""
+"""Of whose masks `--coarse ensemble` is the mean: they miss different objects (checkpoints/README.md)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,9 +75,8 @@ class CoarseMember:
     kind: CoarseKind
     checkpoint: Path
     architecture: str
-    side: int  # height and width of what it sees, by itself
-    peak_bytes: int  # main memory that it takes at most
-    held_bytes: int  # of it, what it takes as long as it stays loaded
+    side: int  # height and width of what it is shown
+    cost: CoarseCost
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,20 +114,26 @@ class Networks:
         return MeasuredCost(float32_bytes(self.checkpoint), FULL_PIXEL_BYTES, FULL_CALL_BYTES)
 
     @property
+    def spared_by(self) -> str:
+        """The options that do with less memory than the coarse networks take."""
+        return "--mask or --coarse mos_l" if self.coarse == "ensemble" else "--mask"
+
+    @property
     def coarse_side(self) -> int:
         """Height and width of what the coarse networks see."""
-        return max(member.side for member in self.coarse_members)
+        return max((member.side for member in self.coarse_members), default=0)
 
     @property
     def coarse_bytes(self) -> int:
         """Main memory that the coarse networks take at most."""
-        held = self.coarse_held_bytes
-        return max(member.peak_bytes + held - member.held_bytes for member in self.coarse_members)
+        beside = (self.coarse_held_bytes - member.cost.kept_bytes for member in self.coarse_members)
+        peaks = (member.cost.peak_bytes(member.side) for member in self.coarse_members)
+        return max(map(sum, zip(peaks, beside, strict=True)), default=0)
 
     @property
     def coarse_held_bytes(self) -> int:
         """Of it, what they take as long as they stay loaded."""
-        return sum(member.held_bytes for member in self.coarse_members)
+        return sum(member.cost.kept_bytes for member in self.coarse_members)
 
     def coarse_map_size(self, height: int, width: int) -> tuple[int, int]:
         """Height and width of the first mask that the coarse network makes of an image."""
@@ -257,12 +262,11 @@ def _measured_cost(checkpoint: Path, _changed: int) -> MeasuredCost:
 
 
 @lru_cache(maxsize=8)
-def _measured_coarse_bytes(checkpoint: Path, _changed: int) -> tuple[int, int]:
-    """The most that a coarse network of any config takes, its weights thrice while they are loaded, or once and a call;
-    and what it holds, once they are.
-    """
+def _measured_coarse_cost(checkpoint: Path, side: int, _changed: int) -> CoarseCost:
+    """Of a coarse network of any config: its weights thrice while they are loaded, then twice, and a call."""
     weights, activations = backends.coarse_footprint(checkpoint)
-    return max(3 * weights, weights + activations), 2 * weights
+    # The figures have their own margin.
+    return CoarseCost(3 * weights, 2 * weights, activations / side**2, call_bytes=0, margin=1.0)
 
 
 def _shipped(name: str, device: Device) -> Path:
@@ -274,13 +278,12 @@ def _shipped(name: str, device: Device) -> Path:
 
 def _coarse_members(kind: CoarseKind, checkpoint: Path | None, device: Device) -> tuple[CoarseMember, ...]:
     if kind == "ensemble":
-        if checkpoint is not None:
-            raise InputError(
-                f"--coarse ensemble is of networks that come with refine; for {checkpoint} give --coarse with its"
-                " network's name"
-            )
-        side = max(_coarse_member(each, _shipped(each, device)).side for each in ENSEMBLE)
-        return tuple(_coarse_member(each, _shipped(each, device), side) for each in ENSEMBLE)
+        try:
+            members = [_coarse_member(each, _shipped(each, device)) for each in ENSEMBLE]
+        except CheckpointError as error:
+            raise CheckpointError(f"{error}; or give --coarse with the name of one network") from error
+        side = max(member.side for member in members)
+        return tuple(replace(member, side=side) for member in members)
     if checkpoint is None and NETWORKS[kind].published and kind not in shipped_names():
         raise InputError(
             f"--coarse {kind}: no weights of it come with refine; get {NETWORKS[kind].published} and give"
@@ -289,29 +292,24 @@ def _coarse_members(kind: CoarseKind, checkpoint: Path | None, device: Device) -
     return (_coarse_member(kind, checkpoint or _shipped(kind, device)),)
 
 
-def _coarse_member(kind: CoarseKind, checkpoint: Path, side: int | None = None) -> CoarseMember:
-    """What is known of a coarse checkpoint; of one in an ensemble, that sees more than by itself, with its `side`."""
+def _coarse_member(kind: CoarseKind, checkpoint: Path) -> CoarseMember:
     if NETWORKS[kind].published and not _has_metadata(checkpoint):
-        return _known_member(kind, checkpoint, kind, side or NETWORKS[kind].side)
+        return CoarseMember(kind, checkpoint, kind, NETWORKS[kind].side, COARSE_COSTS[kind])
     metadata = _read(checkpoint, option="--coarse-checkpoint", role="coarse")
     if metadata.architecture not in (kind, f"{kind}_lite"):
         raise CheckpointError(f"{checkpoint}: holds {metadata.architecture}, not {kind}; give --coarse with its name")
     name = metadata.architecture
-    side = side or metadata.preprocessing.height or NETWORKS[name].side
-    if not _is_known(name, metadata.config):
-        measured = _measured_coarse_bytes(checkpoint, checkpoint.stat().st_mtime_ns)
-        return CoarseMember(kind, checkpoint, name, side, *measured)
-    return _known_member(kind, checkpoint, name, side)
-
-
-def _known_member(kind: CoarseKind, checkpoint: Path, architecture: str, side: int) -> CoarseMember:
-    cost = COARSE_COSTS[architecture]
-    return CoarseMember(kind, checkpoint, architecture, side, cost.peak_bytes(side), cost.kept_bytes)
+    side = metadata.preprocessing.height or NETWORKS[name].side
+    if _is_known(name, metadata.config):
+        return CoarseMember(kind, checkpoint, name, side, COARSE_COSTS[name])
+    measured = _measured_coarse_cost(checkpoint, side, checkpoint.stat().st_mtime_ns)
+    return CoarseMember(kind, checkpoint, name, side, measured)
 
 
 def _has_metadata(checkpoint: Path) -> bool:
     if not checkpoint.is_file():
-        raise CheckpointError(f"{checkpoint}: does not exist; give --coarse-checkpoint FILE")
+        what = "is a folder" if checkpoint.is_dir() else "does not exist"
+        raise CheckpointError(f"{checkpoint}: {what}; give --coarse-checkpoint FILE")
     return has_metadata(checkpoint)
 
 

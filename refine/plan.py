@@ -14,7 +14,7 @@ from typing import Literal
 from refine.cascade import TRUSTED_BLOCK, LevelPlan, agreement_of, choose_reach, is_smaller, make_levels, plan_levels
 from refine.errors import InputError, MemoryBudgetError
 from refine.geometry import Level, Window
-from refine.memory import BASELINE_BYTES, LITE_COST, MIB, NetworkCost, as_typed, raster_cache_bytes, sweep_memory
+from refine.memory import BASELINE_BYTES, LITE_COST, MIB, NetworkCost, raster_cache_bytes, size_text, sweep_memory
 
 Select = Literal["boundary", "all"]
 Device = Literal["cpu", "cuda"]
@@ -246,7 +246,7 @@ def _part_bytes(step: LevelPlan, *, has_invalid: bool) -> int:
 def _too_small(height: int, width: int, tile: int, batch: int | None, budget: int, smallest: int) -> str:
     windows = f"--tile {tile}" if batch is None else f"--tile {tile} --batch {batch}"
     return (
-        f"--max-memory {as_typed(budget)} is too small for an image of {width} x {height} (width x height) with"
+        f"--max-memory {size_text(budget)} is too small for an image of {width} x {height} (width x height) with"
         f" {windows}; the smallest that works is --max-memory {ceil(smallest / MIB)}MiB"
     )
 

@@ -14,7 +14,7 @@ from refine.first_mask import MaskFacts
 from refine.flips import TURNED_PIXEL_BYTES
 from refine.geometry import Window
 from refine.masks import MASK_BYTES
-from refine.memory import COARSE_IMAGE_PIXEL_BYTES, MIB, MeasuredCost, NetworkCost, as_typed
+from refine.memory import COARSE_IMAGE_PIXEL_BYTES, MIB, MeasuredCost, NetworkCost, size_text
 from refine.networks import Networks
 from refine.plan import Device, Plan, Select, make_plan
 from refine.raster import LEVEL_BYTES, Header, finished_bytes, sweep_bytes
@@ -104,8 +104,8 @@ def _with_first_mask(make: Callable[..., Plan], common: _Common, networks: Netwo
         except MemoryBudgetError:
             make(**common)  # the sweep needs more than the network, and says so of the budget that was given
         raise MemoryBudgetError(
-            f"--max-memory {as_typed(budget)} is too small for the network of --coarse {networks.coarse}, which"
-            f" --mask would spare; the smallest that works is --max-memory {smallest // MIB}MiB"
+            f"--max-memory {size_text(budget)} is too small for the network of --coarse {networks.coarse}, which"
+            f" {networks.spared_by} would spare; the smallest that works is --max-memory {smallest // MIB}MiB"
         )
     return replace(make(**common), first_mask=first)
 

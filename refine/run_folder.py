@@ -23,8 +23,8 @@ from refine.identity import Identity, changes
 from refine.journal import PartFiles, part_name
 from refine.whole_file import write_whole
 
-FORMAT = "2"
-"""Layout of the folder; it is a part of the identity."""
+FORMAT = "3"
+"""Layout of the folder, and arithmetic of what lies in it; it is a part of the identity."""
 
 _LOCK, _RUN, _PARTS = "lock", "run.json", "level*-part*.gz"
 _LONGEST_NAME = 240  # bytes; file systems allow 255

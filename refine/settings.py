@@ -70,7 +70,7 @@ class Settings(BaseModel):
     coarse: CoarseKind | None = Field(
         None,
         description="network that makes the first mask where none is given; ensemble, the mean of u2netp's and mos_l's,"
-        " if not said",
+        " if not said, but with --coarse-checkpoint mos_l",
     )
     coarse_checkpoint: FilePath | None = Field(
         None, description="weights of the coarse network; the shipped ones if not given"
@@ -137,12 +137,17 @@ class Settings(BaseModel):
             raise ValueError(
                 f"--overlap {self.overlap} is not smaller than --tile {self.tile}; try --overlap {self.tile // 4}"
             )
+        if self.coarse == "ensemble" and self.coarse_checkpoint is not None:
+            raise ValueError(
+                "--coarse ensemble is of networks that come with refine; with --coarse-checkpoint give --coarse"
+                " with its network's name"
+            )
         if self.bands is not None and (len(self.bands) not in (1, 3) or min(self.bands) < 1):
             raise ValueError(f"--bands {_listed(self.bands)}: give one band or three, counted from 1")
         if self.range is not None and (
             len(self.range) != 2 or not self.range[0] < self.range[1] or not all(map(isfinite, self.range))
         ):
-            raise ValueError(f"--range {_listed(self.range)}: give two numbers, the first below the second")
+            raise ValueError(f"--range {_listed(self.range)}: give two finite numbers, the first below the second")
         if self.percentiles is not None:
             if len(self.percentiles) != 2 or not 0 <= self.percentiles[0] < self.percentiles[1] <= 100:
                 raise ValueError(f"--percentiles {_listed(self.percentiles)}: give two from 0 to 100, the lower first")

@@ -10,6 +10,7 @@ import os
 from pathlib import Path
 from typing import get_args
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -17,13 +18,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from refine import __version__
-from refine.api import plan_raster, refine_array
+from refine import __version__, shipped
+from refine.api import plan_raster, refine_array, refine_raster
 from refine.backends import coarse_footprint, load_coarse
 from refine.cli import infer
-from refine.coarse import SUREST, Ensemble
+from refine.coarse import SUREST, Ensemble, make_coarse
 from refine.command import run
-from refine.errors import InputError, MemoryBudgetError
+from refine.errors import CheckpointError, InputError, MemoryBudgetError
 from refine.first_mask import notes_of
 from refine.geometry import RGB, Mask
 from refine.memory import BASELINE_BYTES, COARSE_COSTS, MIB
@@ -35,7 +36,7 @@ from refine.networks import choose_networks
 from refine.networks import load_coarse as load_together
 from refine.settings import CoarseKind, Settings
 from refine.shipped import default_checkpoint
-from refine.sources import ArrayMask
+from refine.sources import ArrayImage, ArrayMask
 
 ROOT = Path(__file__).parent.parent
 ASTRONAUT = ROOT / "examples" / "astronaut.jpg"
@@ -112,27 +113,20 @@ def test_the_plan_counts_the_coarse_network_and_names_the_smallest_budget() -> N
         refine_array(picture(), settings=few)
 
 
-def test_an_ensemble_is_shown_the_image_at_its_largest_size() -> None:
-    networks = choose_networks(Settings(coarse="ensemble", device="cpu"), "cpu", needs_coarse=True)
-    one, other = (load_coarse(member.checkpoint, kind=member.kind, device="cpu") for member in networks.coarse_members)
-    assert (one.input_height, other.input_height, networks.coarse_side) == (320, 336, 336)
-    shown = np.pad(picture(), ((8, 8), (8, 8), (0, 0)), mode="edge")
-    ensemble = load_together(networks)
-    assert (ensemble.input_height, ensemble.input_width) == (336, 336)
-    np.testing.assert_array_equal(ensemble(shown), Ensemble([one, other])(shown))
+class Says:
+    """A coarse network that says the same of every pixel, and remembers the sizes that it was shown."""
+
+    def __init__(self, probability: float, side: int = 4) -> None:
+        self.probability, self.input_height, self.input_width = probability, side, side
+        self.shown: list[tuple[int, ...]] = []
+
+    def __call__(self, rgb: RGB) -> Mask:
+        self.shown.append(rgb.shape)
+        return np.full(rgb.shape[:2], self.probability, np.float32)
 
 
 @given(st.lists(st.floats(0, 1, width=32), min_size=1, max_size=4))
 def test_an_ensemble_gives_the_mean_of_log_odds(said: list[float]) -> None:
-    class Says:
-        input_height = input_width = 4
-
-        def __init__(self, probability: float) -> None:
-            self.probability = probability
-
-        def __call__(self, rgb: RGB) -> Mask:
-            return np.full(rgb.shape[:2], self.probability, np.float32)
-
     made = Ensemble([Says(probability) for probability in said])(np.zeros((4, 4, 3), np.uint8))
     least = 1 / (1 + np.exp(SUREST))
     odds = [np.log(p / (1 - p)) for p in np.clip(said, least, 1 - least)]
@@ -141,18 +135,58 @@ def test_an_ensemble_gives_the_mean_of_log_odds(said: list[float]) -> None:
     np.testing.assert_allclose(mirrored, 1 - made, rtol=1e-3, atol=1e-5)
 
 
-def test_the_plan_counts_all_networks_of_an_ensemble() -> None:
+@pytest.mark.parametrize(("height", "width"), [(40, 60), (20, 200)])
+def test_all_of_an_ensemble_are_shown_the_largest_size(height: int, width: int) -> None:
+    small, large = Says(0.9, 8), Says(0.2, 16)
+    mask = make_coarse(ArrayImage(np.zeros((height, width, 3), np.uint8)), Ensemble([small, large]))
+    assert small.shown == large.shown
+    assert set(small.shown) == {(16, 16, 3)}
+    np.testing.assert_allclose(mask, np.full(mask.shape, 0.6), atol=1e-3)  # odds of 9 and of 1/4: 1.5 is their mean
+
+
+def test_the_usual_ensemble_is_of_the_shipped_networks() -> None:
+    networks = choose_networks(Settings(device="cpu"), "cpu", needs_coarse=True)
+    ensemble = load_together(networks)
+    assert isinstance(ensemble, Ensemble)
+    assert [member.input_height for member in ensemble.members] == [320, 336]
+    assert (networks.coarse_side, ensemble.input_height, ensemble.input_width) == (336, 336, 336)
+    shown = np.pad(picture(), ((8, 8), (8, 8), (0, 0)), mode="edge")
+    odds = [np.log(p / (1 - p)) for p in (np.clip(member(shown), 1e-3, 1 - 1e-3) for member in ensemble.members)]
+    np.testing.assert_allclose(ensemble(shown), 1 / (1 + np.exp(-np.mean(odds, axis=0))), atol=2e-3)
+
+
+def test_the_plan_counts_all_networks_of_an_ensemble_and_says_what_takes_less() -> None:
     plan = plan_raster(ASTRONAUT, settings=Settings(device="cpu"))
     larger, smaller = COARSE_COSTS["u2netp"], COARSE_COSTS["mos_l_lite"]
     assert plan.first_mask["coarse network"] == larger.peak_bytes(336) + smaller.kept_bytes
+    kept = plan_raster(ASTRONAUT, settings=Settings(device="cpu"), of_several=True)
+    assert kept.memory["coarse network, kept"] == larger.kept_bytes + smaller.kept_bytes
+    with pytest.raises(MemoryBudgetError, match="--coarse ensemble, which --mask or --coarse mos_l would spare"):
+        plan_raster(ASTRONAUT, settings=Settings(device="cpu", max_memory=900 * MIB))
+
+
+def test_a_run_names_all_networks_of_its_ensemble_and_depends_on_each(tmp_path: Path) -> None:
+    small = tmp_path / "small.png"
+    cv2.imwrite(str(small), picture()[:240, :, ::-1])
+    report = refine_raster(small, tmp_path / "out.png", settings=Settings(device="cpu"))
+    assert [network.architecture for network in report.coarse] == ["u2netp", "mos_l_lite"]
+    assert [Path(network.checkpoint) for network in report.coarse] == [
+        default_checkpoint(name) for name in ("u2netp", "mos_l_lite")
+    ]
+
+
+def test_a_member_that_is_not_there_is_named_with_a_way_out(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in ("mos_h_lite", "mos_l_lite"):
+        (tmp_path / f"{name}.safetensors").write_bytes(default_checkpoint(name).read_bytes())
+    monkeypatch.setattr(shipped, "_FOLDERS", (tmp_path,))
+    with pytest.raises(CheckpointError, match=r"u2netp: .*; or give --coarse with the name of one network"):
+        choose_networks(Settings(), "cpu", needs_coarse=True)
+    assert choose_networks(Settings(coarse="mos_l"), "cpu", needs_coarse=True).coarse_side == 336
 
 
 def test_an_ensemble_takes_no_file(checkpoints: Path) -> None:
-    both = Settings(coarse="ensemble", coarse_checkpoint=checkpoints / "mos_l_lite.safetensors")
-    with pytest.raises(
-        InputError, match=r"--coarse ensemble is of networks that come with refine; .* its network's name"
-    ):
-        choose_networks(both, "cpu", needs_coarse=True)
+    with pytest.raises(InputError, match=r"--coarse ensemble is of networks that come with refine; .* network's name"):
+        Settings(coarse="ensemble", coarse_checkpoint=checkpoints / "mos_l_lite.safetensors")
 
 
 def test_the_known_cost_covers_what_a_call_counts() -> None:
@@ -232,7 +266,7 @@ def test_a_network_that_needs_the_background_too_is_no_coarse_network(
 def test_a_first_mask_that_shows_nothing_is_told() -> None:
     faint = np.full((20, 30), 0.25, np.float32)
     assert notes_of(ArrayMask(faint), "u2netp") == (
-        "u2netp found no object: its mask is nowhere above 0.25; give --mask, or another --coarse",
+        "--coarse u2netp found no object: its mask is nowhere above 0.25; give --mask, or another --coarse",
     )
     faint[3, 4] = 0.75
     assert notes_of(ArrayMask(faint), "u2netp") == ()

@@ -100,7 +100,7 @@ class TorchRefiner:
 
 
 class TorchCoarse:
-    """A coarse network on a device: a `CoarseNetwork`. The image arrives in the network's own size."""
+    """A coarse network on a device: a `CoarseNetwork`. Images come in its own size, or an ensemble's."""
 
     def __init__(
         self, model: nn.Module, preprocessing: Preprocessing, *, device: str = "auto", precision: Precision = "fp32"
