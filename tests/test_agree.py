@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from strategies import Unchanging
 
-from refine.agree import Agreement
+from refine.agree import CLOSE_ENOUGH, Agreement
 from refine.cascade import FIRST_REACH, agreement_of
 from refine.engine import refine_mask
 from refine.geometry import RGB, Mask, Window
@@ -71,6 +71,12 @@ def test_the_outline_moves_to_where_the_averages_are_those_of_the_mask() -> None
     assert np.abs(reduced(alone) - mask).max() > 0.06
     assert np.abs(reduced(agreed) - mask).max() < 0.02
     assert np.abs(agreed - truth).mean() < 0.5 * np.abs(alone - truth).mean()
+
+
+def test_averages_that_all_miss_by_the_same_are_not_overshot() -> None:
+    mask = reduced(np.full((SIDE, SIDE), 0.5, np.float32))
+    agreed = run(picture(np.full((SIDE, SIDE), 0.55, np.float32)), mask, plan())
+    assert np.abs(reduced(agreed) - mask).max() < CLOSE_ENOUGH
 
 
 def test_the_shape_that_the_network_found_stays() -> None:
