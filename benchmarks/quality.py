@@ -269,7 +269,11 @@ def run_all(choice: Choice, entries: Sequence[Entry], jobs: int) -> Iterator[lis
 @click.option("--limit", type=click.IntRange(min=1), help="at most this many images of a set")
 @click.option("--kinds", default="truth64,mos_l,stored", show_default=True, help=f"of {', '.join(KINDS)}")
 @click.option("--checkpoint", type=click.Path(path_type=Path), help="refining network  [default: the shipped one]")
-@click.option("--coarse-checkpoint", type=click.Path(path_type=Path), help="for mos_l  [default: the shipped one]")
+@click.option(
+    "--coarse-checkpoint",
+    type=click.Path(path_type=Path),
+    help="MOS_L, for mos_l and ensemble  [default: the shipped one]",
+)
 @click.option("--isnet", type=click.Path(path_type=Path), help="isnet.safetensors")
 @click.option("--rivals", default="", help=f"also run these, with commas, of {', '.join(RIVALS)}")
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
