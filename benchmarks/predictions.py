@@ -28,7 +28,7 @@ from refine.training.data import load_pairs
 @click.option("--sets", default="", help="only these sets, with commas")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="folder of <set>/<id>.png")
 @click.option("--coarse-checkpoint", type=click.Path(path_type=Path), help="MOS_L  [default: the shipped one]")
-@click.option("--network", type=click.Choice(["mos_l", "u2netp"]), default="mos_l", show_default=True)
+@click.option("--network", type=click.Choice(["mos_l", "u2netp", "ensemble"]), default="mos_l", show_default=True)
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
 def main(data: str, sets: str, out: Path, coarse_checkpoint: Path | None, network: str, device: str) -> None:
     try:
