@@ -104,8 +104,8 @@ def _with_first_mask(make: Callable[..., Plan], common: _Common, networks: Netwo
         except MemoryBudgetError:
             make(**common)  # the sweep needs more than the network, and says so of the budget that was given
         raise MemoryBudgetError(
-            f"--max-memory {size_text(budget)} is too small for the network of --coarse {networks.coarse}, which"
-            f" {networks.spared_by} would spare; the smallest that works is --max-memory {smallest // MIB}MiB"
+            f"--max-memory {size_text(budget)} is too small for --coarse {networks.coarse}, which takes more"
+            f" than {networks.spared_by}; the smallest that works is --max-memory {smallest // MIB}MiB"
         )
     return replace(make(**common), first_mask=first)
 

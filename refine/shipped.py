@@ -21,7 +21,10 @@ def default_checkpoint(name: str) -> Path:
         if path.is_file():
             return path
     there = ", ".join(shipped_names()) or "none"
-    raise CheckpointError(f"{name}: no such checkpoint comes with this installation (there: {there}); give a file")
+    raise CheckpointError(
+        f"{name}: no such checkpoint comes with this installation (there: {there}); give a file with --checkpoint or"
+        " --coarse-checkpoint"
+    )
 
 
 def shipped_names() -> tuple[str, ...]:

@@ -161,7 +161,9 @@ def test_the_plan_counts_all_networks_of_an_ensemble_and_says_what_takes_less() 
     assert plan.first_mask["coarse network"] == larger.peak_bytes(336) + smaller.kept_bytes
     kept = plan_raster(ASTRONAUT, settings=Settings(device="cpu"), of_several=True)
     assert kept.memory["coarse network, kept"] == larger.kept_bytes + smaller.kept_bytes
-    with pytest.raises(MemoryBudgetError, match="--coarse ensemble, which --mask or --coarse mos_l would spare"):
+    with pytest.raises(
+        MemoryBudgetError, match="--coarse ensemble, which takes more than --mask or --coarse mos_l; the smallest"
+    ):
         plan_raster(ASTRONAUT, settings=Settings(device="cpu", max_memory=900 * MIB))
 
 
