@@ -15,7 +15,7 @@ import click
 from pydantic import JsonValue
 from tqdm import tqdm
 
-from refine.allocation import collect_seldom, keep_freed_memory
+from refine.allocation import collect_seldom, keep_freed_memory, wait_without_spinning
 from refine.api import plan_raster, refine_raster
 from refine.errors import InputError, RasterError, RefineError
 from refine.inputs import Job, check_new_file, make_jobs, real_path
@@ -50,6 +50,7 @@ def refine_images(request: Request, *, name: str) -> int:
     jobs, previews = _prepare(request)
     keep_freed_memory()
     collect_seldom()
+    wait_without_spinning()
     finished = {job for job in jobs if _is_finished(job, request.settings)}
     _check_places(request, jobs, previews, finished)
     exit_code = 0

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from refine.allocation import keep_freed_memory
+from refine.allocation import keep_freed_memory, wait_without_spinning
 
 FAULTS = """
 import resource, sys
@@ -59,3 +59,10 @@ def test_garbage_is_looked_for_seldom_but_found() -> None:
     )
     assert seldom[0] * 5 < often[0]
     assert seldom[1] < 150_000  # of 300 000 cycles
+
+
+@pytest.mark.parametrize("chosen", [{}, {"OMP_WAIT_POLICY": "ACTIVE"}, {"GOMP_SPINCOUNT": "1"}, {"KMP_BLOCKTIME": "0"}])
+def test_threads_wait_asleep_unless_the_user_says_how(chosen: dict[str, str]) -> None:
+    environment = dict(chosen)
+    wait_without_spinning(environment)
+    assert environment == (chosen or {"OMP_WAIT_POLICY": "PASSIVE"})
