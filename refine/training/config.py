@@ -87,7 +87,9 @@ class Augment(Section):
     scale: tuple[float, float] = Field((0.25, 4.0), description="log-uniform scale of a window's source")
     whole: float = Field(0.15, ge=0, le=1, description="share of windows that hold the whole image")
     near_contour: float = Field(0.85, ge=0, le=1, description="share of windows centred within 64 px of an outline")
-    composite: float = Field(0.0, ge=0, le=1, description="share of windows made of a cut-out on another photograph")
+    composite: Share = Field(
+        0.0, description="share of windows or whole images that are made of a cut-out on another photograph"
+    )
     lines: Share = Field(0.0, description="share of windows with thin structures drawn over a photograph")
     roofs: Share = Field(0.0, description="share of windows with drawn roofs seen from above")
     inexact_scale: float = Field(

@@ -26,6 +26,7 @@ from refine.training.distort import bend, blur_patches, random_part
 from refine.training.drawn import roofs, thin_structures
 from refine.training.perturb import LEAST_STATED, draw_kind, perturb, reduced, stated_reach
 from refine.training.ramps import ramp_of
+from refine.training.transplants import transplanted
 
 MARGIN = 32
 """Damage is done on a window this much larger each side, so that window borders hold no artefact."""
@@ -255,9 +256,14 @@ class WholeImageSamples(Dataset[Sample]):
         rng = np.random.default_rng((self.config.seed, index))
         pair = self.pairs.draw(rng)
         size, augment = self.config.model.size, self.config.augment
-        # What nobody knows the truth of goes the way of the colours.
-        planes = pair.image if pair.void is None else np.dstack([pair.image, pair.void])
-        image, mask = random_part(planes, pair.mask, augment.crop, rng)
+        made = None
+        if augment.composite and rng.random() < augment.composite:
+            made = transplanted(pair, lambda: self.pairs.draw(rng), size, rng)
+        if made is None:
+            # What nobody knows the truth of goes the way of the colours.
+            planes = pair.image if pair.void is None else np.dstack([pair.image, pair.void])
+            made = random_part(planes, pair.mask, augment.crop, rng)
+        image, mask = made
         image = cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA).astype(np.uint8)
         truth = cv2.resize(mask, (size, size), interpolation=cv2.INTER_AREA).astype(np.float32) / np.float32(255)
         image, truth = bend(*turn(image, truth, augment.rotate_degrees, rng), augment.elastic, rng)
@@ -268,7 +274,7 @@ class WholeImageSamples(Dataset[Sample]):
             orientation = (orientation + 2) % 4 + (4 if orientation < 4 else 0)
         truth = flip_and_turn(truth, orientation)
         image = flip_and_turn(image, orientation)
-        trusted = np.ones_like(truth, dtype=np.bool_) if pair.void is None else image[:, :, 3] == 0
+        trusted = np.ones_like(truth, dtype=np.bool_) if image.shape[2] == 3 else image[:, :, 3] == 0
         image = photometric(np.ascontiguousarray(image[:, :, :3]), augment, rng)
         image = _with_patches(image, truth, augment, rng)
         return _as_tensors(Crop(image, truth, trusted))
