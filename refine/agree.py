@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
+from numpy.typing import NDArray
 
 from refine.cascade import LevelPlan
 from refine.geometry import Mask, Window
@@ -151,17 +152,17 @@ class Agreement:
         share = self._share * self._trust(missing[on_outline])
         if share == 0:
             return correction
-        logits = np.log(refined / (1 - refined))
-        shifts, agreed = np.zeros_like(mask), refined
-        for length in STEPS:
-            missing = np.where(on_outline, mask - row_means @ agreed @ col_means.T, 0)
-            if np.abs(missing).max() < CLOSE_ENOUGH:
-                break
-            slope = row_means @ (agreed * (1 - agreed)) @ col_means.T + FLATTEST
-            step = np.clip(length * missing / slope, -LONGEST_STEP, LONGEST_STEP)
-            shifts = np.clip(shifts + step, -FURTHEST, FURTHEST)
-            agreed = 1 / (1 + np.exp(-(logits + row_spread @ shifts @ col_spread.T)))
-        moved: Mask = np.clip(correction + np.float32(share) * (agreed - refined), -1, 1)
+        # Only the part of the window that shifts of these pixels of the mask reach: the averages of others are right.
+        cells = _bounding_box(on_outline)
+        rows, cols = cells
+        row_means, row_spread, part_rows = _narrowed(row_means, row_spread, rows)
+        col_means, col_spread, part_cols = _narrowed(col_means, col_spread, cols)
+        part = part_rows, part_cols
+        moved: Mask = correction.copy()
+        moved[part] += np.float32(share) * _shifted(
+            refined[part], mask[cells], on_outline[cells], (row_means, col_means), (row_spread, col_spread)
+        )
+        np.clip(moved, -1, 1, out=moved)
         return moved
 
     def _trust(self, missing: Mask) -> float:
@@ -170,3 +171,42 @@ class Agreement:
             return 0.0
         off_by = float(np.sqrt(np.mean(np.square(missing))))
         return min(max((self._off_by + OFF_BY_MORE - off_by) / OFF_BY_MORE, 0.0), 1.0)
+
+
+Pair = tuple[Mask, Mask]
+"""Weights along rows and along columns."""
+
+
+def _shifted(refined: Mask, mask: Mask, on_outline: NDArray[np.bool_], means: Pair, spread: Pair) -> Mask:
+    """What to add to `refined` (h, w) for its averages to be `mask` (n, m) where that is on the outline."""
+    (row_means, col_means), (row_spread, col_spread) = means, spread
+    against = np.log((1 - refined) / refined)
+    shifts, agreed = np.zeros_like(mask), refined
+    for length in STEPS:
+        missing = np.where(on_outline, mask - row_means @ agreed @ col_means.T, 0)
+        if np.abs(missing).max() < CLOSE_ENOUGH:
+            break
+        slope = row_means @ (agreed * (1 - agreed)) @ col_means.T + FLATTEST
+        step = np.clip(length * missing / slope, -LONGEST_STEP, LONGEST_STEP)
+        shifts = np.clip(shifts + step, -FURTHEST, FURTHEST)
+        # The logistic function, in one array: a window has as many pixels as the averages have few.
+        agreed = row_spread @ shifts @ col_spread.T
+        np.subtract(against, agreed, out=agreed)
+        np.exp(agreed, out=agreed)
+        agreed += 1
+        np.reciprocal(agreed, out=agreed)
+    difference: Mask = agreed - refined
+    return difference
+
+
+def _bounding_box(inside: NDArray[np.bool_]) -> tuple[slice, slice]:
+    """Rows and columns of the smallest box of all that is inside, which is something."""
+    rows, cols = np.flatnonzero(inside.any(axis=1)), np.flatnonzero(inside.any(axis=0))
+    return slice(rows[0], rows[-1] + 1), slice(cols[0], cols[-1] + 1)
+
+
+def _narrowed(means: Mask, spread: Mask, cells: slice) -> tuple[Mask, Mask, slice]:
+    """The weights of some of an axis' cells, over the pixels that these reach, and the slice of those."""
+    reached = np.flatnonzero(spread[:, cells].any(axis=1))
+    pixels = slice(reached[0], reached[-1] + 1)
+    return means[cells, pixels], spread[pixels, cells], pixels
