@@ -26,7 +26,7 @@ def plan_identity(plan: Plan) -> dict[str, str]:
     roi = plan.roi
     return {
         "the image's size": f"{plan.width} x {plan.height}",
-        "--reach": repr(plan.reach),
+        "--reach": f"{plan.reach!r}{'' if plan.reach_is_given else ' as found'}",
         "the agreement with the mask": repr((plan.agreement, plan.agreement_block)),
         "--tile": str(plan.tile),
         "--overlap": str(plan.overlap),

@@ -62,6 +62,7 @@ class Plan:
     networks_stay: bool = False  # the network of the first mask and the refining one lie side by side
     agreement: float = 0.0  # 0..1, how far the result, averaged over the first mask's pixels, is to be that mask
     agreement_block: int = 1  # over blocks of so many of its pixels along a side
+    reach_is_given: bool = False  # by the user: nothing changes far beyond it
 
     @property
     def planned_peak(self) -> int:
@@ -143,6 +144,7 @@ def make_plan(
     may_be_averaged = not is_known and is_smaller(*sizes) and (reach is None or reach <= 1)
     if reach is not None and reach > max(height, width) / 4:
         notes.append(f"--reach {reach:g} says that the mask may be wrong nearly anywhere in {width} x {height} px")
+    reach_is_given = reach is not None
     if reach is None:
         reach = choose_reach(*sizes, is_network_output=mask_is_network_output, ramp=mask_ramp)
         if not is_known:
@@ -201,6 +203,7 @@ def make_plan(
         batch_is_given=batch is not None,
         agreement=agreement,
         agreement_block=1 if is_smaller(*sizes) else TRUSTED_BLOCK,
+        reach_is_given=reach_is_given,
     )
 
 

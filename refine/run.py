@@ -10,6 +10,7 @@ from refine.agree import Agreement
 from refine.errors import DeviceMemoryError
 from refine.flips import turned, turned_back
 from refine.geometry import RGB, BoolArray, Mask
+from refine.limit import Limit
 from refine.sources import Refiner
 from refine.stream import Batch, Corrections
 
@@ -40,13 +41,15 @@ class Calls:
 
 
 def run_batches(
-    batches: Iterable[Batch], calls: Calls, reach: float, agreement: Agreement, passes: int
+    batches: Iterable[Batch], calls: Calls, reach: float, agreement: Agreement, passes: int, limit: Limit | None
 ) -> Iterator[Corrections]:
-    """The correction of every window, in agreement; the surplus windows of a padded batch are dropped."""
+    """The correction of every window, in agreement and within the limit; what fills up a batch is dropped."""
     for batch in batches:
         corrections, broken = None, 0
         if batch.image is not None and batch.coarse is not None:
             corrections, broken = _refined(batch, batch.image, batch.coarse, calls, reach, agreement, passes)
+            if limit is not None:
+                corrections = np.stack(list(map(limit, corrections, batch.coarse)))
         yield Corrections(batch.bands, batch.places, corrections, batch.finished, broken)
 
 

@@ -23,6 +23,7 @@ from refine.cascade import LevelPlan
 from refine.clock import Clock
 from refine.geometry import BoolArray
 from refine.handover import LevelCoarse
+from refine.limit import Limit
 from refine.plan import Plan
 from refine.read import read_ahead, read_batches
 from refine.run import Calls, run_batches
@@ -125,7 +126,9 @@ class Sweep:
         batches = clock.times("read", read_batches(selected, image, agreement, step, plan))
         with clock.running(), closing(read_ahead(batches, plan.look_ahead)) as ahead:
             ready = clock.times("wait", ahead)
-            results = clock.times("network", run_batches(ready, calls, step.level.reach, agreement, passes))
+            limit = Limit(step.level.reach, plan.low, plan.high) if plan.reach_is_given else None
+            refined = run_batches(ready, calls, step.level.reach, agreement, passes, limit)
+            results = clock.times("network", refined)
             final = clock.times("blend", blend_rows(self._counted(results, step), self._strip))
             for number, part in enumerate(parts, start=self._finished):
                 self._run_part(number, part, final, calls, keep, write)

