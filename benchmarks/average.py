@@ -3,7 +3,8 @@
     python benchmarks/average.py before.safetensors after.safetensors --share 0.75 --out mean.safetensors
 
 What a network forgot of one kind of mask while it learnt another it often keeps in the mean (Wortsman et al. 2022,
-Robust fine-tuning of zero-shot models, section 3). The header is that of the second file.
+Robust fine-tuning of zero-shot models, section 3). The header is that of the second file, and holds what both say of
+their training; `--licence` replaces its terms, where the first saw sets that the second did not.
 """
 
 from __future__ import annotations
@@ -15,14 +16,16 @@ import torch
 
 from refine.errors import RefineError
 from refine.models.checkpoint import load_model, save_checkpoint
+from refine.models.metadata import Metadata
 
 
 @click.command(help=__doc__.partition("\n")[0])
 @click.argument("before", type=click.Path(path_type=Path))
 @click.argument("after", type=click.Path(path_type=Path))
 @click.option("--share", type=click.FloatRange(0, 1), required=True, help="of the second")
+@click.option("--licence", help="terms of the mean  [default: the second's]")
 @click.option("--out", type=click.Path(path_type=Path), required=True)
-def main(before: Path, after: Path, share: float, out: Path) -> None:
+def main(before: Path, after: Path, share: float, licence: str | None, out: Path) -> None:
     try:
         (first, about_first), (second, about) = load_model(before), load_model(after)
         if (about_first.architecture, about_first.config) != (about.architecture, about.config):
@@ -31,7 +34,12 @@ def main(before: Path, after: Path, share: float, out: Path) -> None:
         for name, tensor in mean.items():
             if tensor.is_floating_point():
                 mean[name] = torch.lerp(own[name], tensor, share)
-        save_checkpoint(out, mean, about)
+        parts = [
+            {"share": part, "step": one.step, "licence": one.licence, "training": one.training}
+            for part, one in ((1 - share, about_first), (share, about))
+        ]
+        told = {"training": {"mean_of": parts}, "licence": licence or about.licence}
+        save_checkpoint(out, mean, Metadata.model_validate({**about.model_dump(), **told}))
     except RefineError as error:
         raise click.ClickException(str(error)) from error
 
