@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
 
-from refine.cascade import is_smaller
+from refine.cascade import AVERAGED_RAMP, OPEN_RAMP, is_smaller, telling_ramp
 from refine.coarse import coarse_decimation, make_coarse
 from refine.errors import MemoryBudgetError
 from refine.geometry import Window
@@ -16,7 +16,7 @@ from refine.masks import Align, check_fit, mask_size
 from refine.memory import BASELINE_BYTES, MIB, size_text
 from refine.networks import Networks
 from refine.raster import MAX_PIXELS
-from refine.softness import SHARPEST, USUAL, measure_ramp
+from refine.softness import SHARPEST, USUAL, measure_ramp, measure_texture
 from refine.sources import ArrayMask, ImageSource, MaskSource
 
 
@@ -49,10 +49,13 @@ def facts_of_file(path: Path, image_size: tuple[int, int], align: Align, *, max_
 def facts_of_mask(mask: MaskSource, image_size: tuple[int, int]) -> MaskFacts:
     """From a mask that can be read, for an image of (height, width).
 
-    Of a soft one the sharpest ramps are measured, if it is smaller than the image, else the usual ones.
+    Of a soft one the sharpest ramps are measured, if it is smaller than the image, and its texture where they leave it
+    open whether it was averaged; else the usual ones.
     """
-    percentile = SHARPEST if is_smaller(*image_size, mask.height, mask.width) else USUAL
-    ramp = None if mask.is_hard else measure_ramp(mask, percentile)
+    is_small = is_smaller(*image_size, mask.height, mask.width)
+    ramp = None if mask.is_hard else measure_ramp(mask, SHARPEST if is_small else USUAL)
+    if is_small and ramp is not None and AVERAGED_RAMP < ramp < OPEN_RAMP[1]:
+        ramp = telling_ramp(ramp, measure_texture(mask))
     return MaskFacts(mask.height, mask.width, is_network_output=False, is_hard=mask.is_hard, ramp=ramp)
 
 

@@ -11,7 +11,16 @@ from itertools import product
 from math import ceil
 from typing import Literal
 
-from refine.cascade import TRUSTED_BLOCK, LevelPlan, agreement_of, choose_reach, is_smaller, make_levels, plan_levels
+from refine.cascade import (
+    TRUSTED_BLOCK,
+    LevelPlan,
+    agreement_of,
+    choose_reach,
+    is_smaller,
+    make_levels,
+    plan_levels,
+    trusted_reach,
+)
 from refine.errors import InputError, MemoryBudgetError
 from refine.geometry import Level, Window
 from refine.memory import BASELINE_BYTES, LITE_COST, MIB, NetworkCost, raster_cache_bytes, size_text, sweep_memory
@@ -141,7 +150,7 @@ def make_plan(
     sizes = height, width, mask_height, mask_width
     agreement = agreement_of(*sizes, is_network_output=mask_is_network_output, ramp=mask_ramp, given_reach=reach)
     is_known = mask_is_network_output or mask_ramp is not None or is_hard is not None
-    may_be_averaged = not is_known and is_smaller(*sizes) and (reach is None or reach <= 1)
+    may_be_averaged = not is_known and is_smaller(*sizes) and (reach is None or reach <= trusted_reach(*sizes))
     if reach is not None and reach > max(height, width) / 4:
         notes.append(f"--reach {reach:g} says that the mask may be wrong nearly anywhere in {width} x {height} px")
     reach_is_given = reach is not None

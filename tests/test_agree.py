@@ -155,10 +155,17 @@ def test_only_small_masks_that_look_averaged_are_agreed_with(
     assert found == pytest.approx(share)
 
 
-@pytest.mark.parametrize("size", [60, SIDE])
-def test_a_reach_of_one_pixel_says_that_the_mask_is_right_and_a_longer_one_that_it_is_not(size: int) -> None:
-    for reach, share in ((1.0, 1), (8.0, 0)):
-        assert make_plan(SIDE, SIDE, mask_height=size, mask_width=size, mask_ramp=1.0, reach=reach).agreement == share
+@pytest.mark.parametrize(("size", "trusted", "not_trusted"), [(60, 4.0, 4.1), (SIDE, 1.0, 1.1)])
+@pytest.mark.parametrize("ramp", [1.0, 2.5])
+def test_a_reach_of_half_the_mask_s_pixel_says_that_it_is_right_and_a_longer_one_that_it_is_not(
+    size: int, trusted: float, not_trusted: float, ramp: float
+) -> None:
+    for reach, share in ((1.0, 1), (trusted, 1), (not_trusted, 0)):
+        assert make_plan(SIDE, SIDE, mask_height=size, mask_width=size, mask_ramp=ramp, reach=reach).agreement == share
+
+
+def test_a_hard_mask_s_values_are_no_averages() -> None:
+    assert make_plan(SIDE, SIDE, mask_height=60, mask_width=60, is_hard=True, reach=1.0).agreement == 0
 
 
 @pytest.mark.parametrize("side", [SIDE, SIDE - 1])

@@ -6,9 +6,10 @@ import cv2
 import numpy as np
 import pytest
 
-from refine.cascade import AVERAGED_RAMP, NETWORK_RAMP
+from refine.cascade import AVERAGED_RAMP, NETWORK_RAMP, ROUGH, SMOOTH, telling_ramp
+from refine.first_mask import facts_of_mask
 from refine.geometry import Mask
-from refine.softness import SHARPEST, USUAL, measure_ramp
+from refine.softness import SHARPEST, USUAL, measure_ramp, measure_texture
 from refine.sources import ArrayMask
 
 
@@ -75,3 +76,78 @@ def test_thin_things_that_were_averaged_are_as_sharp_as_others_and_what_a_networ
     assert sharp < AVERAGED_RAMP
     assert blurred is not None
     assert blurred > NETWORK_RAMP
+
+
+def hair(size: int, factor: int) -> Mask:
+    """Short strokes all over, a third to one and a half of a pixel wide once reduced by `factor`, and that reduced."""
+    rng = np.random.default_rng(5)
+    full = np.zeros((size * factor, size * factor), np.uint8)
+    for _ in range(size * size // 8):
+        start, turn = rng.uniform(0, size * factor, 2), rng.uniform(0, np.pi)
+        end = start + 4 * factor * np.array([np.cos(turn), np.sin(turn)])
+        width = max(1, round(factor * rng.uniform(0.3, 1.5)))
+        cv2.line(full, start.astype(int).tolist(), end.astype(int).tolist(), 255, width)
+    averaged = cv2.resize(full, (size, size), interpolation=cv2.INTER_AREA)
+    shade: Mask = averaged.astype(np.float32) / np.float32(255)
+    return shade
+
+
+@pytest.mark.parametrize("factor", [2, 4, 8])
+def test_averaged_hair_is_rough_and_a_network_s_map_of_it_smooth(factor: int) -> None:
+    averaged = hair(64, factor)
+    rough = measure_texture(ArrayMask(averaged))
+    smooth = measure_texture(ArrayMask(cv2.GaussianBlur(averaged, (0, 0), 1.5)))
+    assert rough is not None
+    assert smooth is not None
+    assert rough > ROUGH
+    assert smooth < SMOOTH
+
+
+@pytest.mark.parametrize("angle", [0.3, 0.8, 1.3])
+def test_a_blurred_edge_is_smoother_the_more_it_is_blurred(angle: float) -> None:
+    hard = edge(80, 90, angle, 1e-3)
+    found = [measure_texture(ArrayMask(cv2.GaussianBlur(hard, (0, 0), sigma))) or 0 for sigma in (0.7, 1.4, 2.8)]
+    assert found == sorted(found, reverse=True)
+    assert found[0] > 1.5 * found[1] > 2 * found[2] > 0
+    assert (measure_texture(ArrayMask(edge(80, 90, angle, 20.0))) or 1) < 0.01  # straight
+
+
+def test_a_mask_that_is_hard_or_all_but_hard_has_no_texture() -> None:
+    assert measure_texture(ArrayMask(np.eye(40, dtype=np.float32))) is None
+    assert measure_texture(ArrayMask(np.full((40, 40), 0.5, np.float32))) is None
+    assert measure_texture(ArrayMask(np.full((1, 1), 0.5, np.float32))) is None
+
+
+def test_strips_do_not_change_the_texture(monkeypatch: pytest.MonkeyPatch) -> None:
+    mask = ArrayMask(hair(128, 4))
+    whole = measure_texture(mask)
+    monkeypatch.setattr("refine.softness.STRIP_ROWS", 64)
+    assert measure_texture(mask) == pytest.approx(whole, rel=0.05)  # rows at a strip's end are left out
+
+
+@pytest.mark.parametrize(
+    ("ramp", "texture", "told"),
+    [
+        (1.6, None, 1.6),
+        (1.6, SMOOTH, 1.6),
+        (1.6, ROUGH, AVERAGED_RAMP),
+        (1.7, 2.0, AVERAGED_RAMP),
+        (1.5, (SMOOTH + ROUGH) / 2, 1.5),
+        (1.3, ROUGH, 1.3),  # sharp already
+        (2.4, 2.0, NETWORK_RAMP),  # no sharper than a network's
+    ],
+)
+def test_where_ramps_leave_it_open_the_texture_tells(ramp: float, texture: float | None, told: float) -> None:
+    assert telling_ramp(ramp, texture) == pytest.approx(told)
+
+
+def test_soft_hair_that_was_averaged_is_taken_for_averaged_and_only_if_it_is_smaller_than_the_image() -> None:
+    mask = cv2.GaussianBlur(hair(96, 4), (0, 0), 0.45)
+    ramp, texture = measure_ramp(ArrayMask(mask), SHARPEST), measure_texture(ArrayMask(mask))
+    assert ramp is not None
+    assert texture is not None
+    assert AVERAGED_RAMP < ramp < NETWORK_RAMP
+    assert texture > SMOOTH
+    small, large = (facts_of_mask(ArrayMask(mask), (side, side)).ramp for side in (384, 96))
+    assert small == telling_ramp(ramp, texture) < ramp
+    assert large == measure_ramp(ArrayMask(mask), USUAL)
