@@ -6,7 +6,7 @@ DATA holds `<set>/<id>.jpg` with `<set>/<id>.png`; the index lists images that c
 (`refine/agree.py`). First masks are the truth reduced by 2 to 16 and to 64 px, exact on average; then, each reduced by
 8: truths whose outline was replaced by polygons within a part of a mask pixel, truths grown by such a part, and truths
 that were picked bilinearly or with Lanczos's filter, so that their averages are wrong. Each is refined twice, to the
-same reach: as it is, and with that reach given, which leaves agreement out. mBA is the mean over sets of their means.
+same reach: without agreement and with it. mBA is the mean over sets of their means.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import cv2
 import numpy as np
@@ -27,16 +28,10 @@ from quality import read_index, read_pair
 from refine import backends
 from refine.allocation import keep_freed_memory
 from refine.api import Settings, refine_with
-from refine.cascade import choose_reach
-from refine.first_mask import facts_of_mask
 from refine.geometry import Mask
 from refine.metrics import boundary_bands, mean_boundary_accuracy
 from refine.shipped import default_checkpoint
-from refine.sources import ArrayMask
 from refine.validation import reduce_mask
-
-NOT_TRUSTED = 1.001
-"""The shortest reach that, given, leaves agreement out; at 1 the network is told 1 as well."""
 
 FACTOR = 8
 """By which masks that are wrong are reduced: parts of a pixel are of this."""
@@ -97,21 +92,18 @@ def main() -> None:
         truth, bands = stored.astype(np.float32) / np.float32(255), boundary_bands(stored)
         for kind, make in KINDS.items():
             mask = make(truth)
-            facts = facts_of_mask(ArrayMask(mask), (truth.shape[0], truth.shape[1]))
-            chosen = choose_reach(*truth.shape, *mask.shape, is_network_output=False, ramp=facts.ramp)
-            reach = max(chosen, NOT_TRUSTED)
             enlarged = np.asarray(cv2.resize(mask, truth.shape[::-1], interpolation=cv2.INTER_LINEAR), np.float32)
-            results = [
-                refine_with(refiner, image, mask, settings=Settings(align="stretch", device="cpu", reach=given))
-                for given in (reach, None)
-            ]
+            settings = Settings(align="stretch", device="cpu")
+            with patch("refine.plan.agreement_of", lambda *_, **__: 0.0):
+                results = [refine_with(refiner, image, mask, settings=settings)]
+            results.append(refine_with(refiner, image, mask, settings=settings))
             scores = [mean_boundary_accuracy(one, stored, bands=bands) for one in (enlarged, *results)]
             if None not in scores:
                 first, alone, agreed = (100 * (score or 0) for score in scores)
                 found[kind][entry.set_name].append((first, alone, agreed))
         print(f"{entry.set_name}/{entry.name}", flush=True)
     rows = [row_of(kind, by_set) for kind, by_set in found.items()]
-    print("| first mask | its mBA % | reach given | agreed with | better | worse |\n|---|---|---|---|---|---|")
+    print("| first mask | its mBA % | refined | agreed with | better | worse |\n|---|---|---|---|---|---|")
     for row in rows:
         print("|", " | ".join(str(figure) for figure in row.values()), "|")
     if options.out is not None:

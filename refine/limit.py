@@ -13,11 +13,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from refine.distance import exact_distance
+from refine.distance import ample_distance
 from refine.geometry import Mask
 
 FREE, FURTHEST = 2.0, 3.0
-"""In reaches: corrections are whole up to FREE from what is not certain, and none beyond FURTHEST."""
+"""In reaches: corrections are whole up to about FREE from what is not certain, and none beyond FURTHEST."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Limit:
         An outline beyond the window is not seen; the window that sees it decides about its surroundings.
         """
         certain = (coarse > self.high).view(np.uint8), (coarse < self.low).view(np.uint8)
-        away = np.maximum(*map(exact_distance, certain))
+        away = np.maximum(*map(ample_distance, certain))
         share = (np.float32(FURTHEST) - away / np.float32(self.reach)) / np.float32(FURTHEST - FREE)
         held: Mask = correction * np.clip(share, 0, 1)
         return held

