@@ -44,9 +44,9 @@ def main() -> None:
     kept = 0
     for path in sorted(stamps.rglob("*.png")):
         read = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
-        if read is None or read.ndim != 3 or read.shape[2] != 4:
+        if read is None or read.ndim != 3 or read.shape[2] != 4 or read.dtype != np.uint8:
             continue
-        picture = read.astype(np.uint8, copy=False)
+        picture = np.asarray(read, np.uint8)
         if not is_photograph(path, stamps, picture):
             continue
         name = "_".join(path.relative_to(stamps).with_suffix("").parts)
@@ -54,6 +54,8 @@ def main() -> None:
         cv2.imwrite(str(folder / f"{name}.jpg"), image, [cv2.IMWRITE_JPEG_QUALITY, 95])
         cv2.imwrite(str(folder / f"{name}.png"), alpha)
         kept += 1
+    if not kept:
+        raise SystemExit(f"{stamps}: holds no photograph with an alpha channel; give the package's folder of stamps")
     print(f"{kept} pairs in {folder}")
 
 

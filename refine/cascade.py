@@ -59,6 +59,10 @@ of mBA better, a tree by both networks 8 worse."""
 OPEN_RAMP = 1.7, 1.8
 """Up to the first the texture decides, beyond the second it does not count."""
 
+FREE, FURTHEST = 2.0, 3.0
+"""In reaches, where one is held to: corrections are whole up to about FREE from what is not certain, and none beyond
+FURTHEST."""
+
 NETWORK_PIXELS = 4.0
 """A network's mask is wrong by this many of its pixels: on validation images masks of U2-NetP and MOS_L_lite came out
 better when told 4 than 2, and no better when told 6."""
@@ -178,7 +182,8 @@ def telling_ramp(ramp: float, texture: float | None) -> float:
 
 def trusted_reach(height: int, width: int, mask_height: int, mask_width: int) -> float:
     """The longest reach, given by the user, that says that a mask is right as far as its pixels can tell."""
-    return max(1.0, RIGHT_TO * max(height / mask_height, width / mask_width))
+    pixel = max(height / max(1, mask_height - 1), width / max(1, mask_width - 1))  # sizes may have been rounded up
+    return max(1.0, RIGHT_TO * pixel)
 
 
 def make_levels(height: int, width: int, reach: float) -> tuple[Level, ...]:

@@ -28,7 +28,7 @@ class MaskFacts:
     width: int
     is_network_output: bool
     is_hard: bool | None = None  # None: only its pixels tell
-    ramp: float | None = None  # measured, of a soft mask, in its pixels
+    ramp: float | None = None  # of a soft mask, in its pixels, as `facts_of_mask` judges it
     kept_bytes: int = 0  # of a file's mask once it is read, in memory or, above MASK_BYTES, on disk
     reading_bytes: int = 0  # of memory, while it is read
 

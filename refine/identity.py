@@ -26,7 +26,8 @@ def plan_identity(plan: Plan) -> dict[str, str]:
     roi = plan.roi
     return {
         "the image's size": f"{plan.width} x {plan.height}",
-        "--reach": f"{plan.reach!r}{'' if plan.reach_is_given else ' as found'}",
+        "--reach": repr(plan.reach),
+        "whether the reach is kept to": str(plan.holds_reach),
         "the agreement with the mask": repr((plan.agreement, plan.agreement_block)),
         "--tile": str(plan.tile),
         "--overlap": str(plan.overlap),

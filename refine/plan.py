@@ -12,6 +12,7 @@ from math import ceil
 from typing import Literal
 
 from refine.cascade import (
+    FURTHEST,
     TRUSTED_BLOCK,
     LevelPlan,
     agreement_of,
@@ -30,6 +31,10 @@ Device = Literal["cpu", "cuda"]
 
 LOW, HIGH = 0.05, 0.95
 """A window in which the coarse mask is below LOW, or above HIGH, throughout is certain and not run."""
+
+HELD_BY_OVERLAP = 6
+"""A reach that is given is held to where the overlap is as many times as long: a window that does not see the outline
+then has at most 7 % of a say about pixels within the reach of it."""
 
 DEFAULT_BATCH: Mapping[str, int] = {"cpu": 8, "cuda": 64}
 
@@ -71,7 +76,7 @@ class Plan:
     networks_stay: bool = False  # the network of the first mask and the refining one lie side by side
     agreement: float = 0.0  # 0..1, how far the result, averaged over the first mask's pixels, is to be that mask
     agreement_block: int = 1  # over blocks of so many of its pixels along a side
-    reach_is_given: bool = False  # by the user: nothing changes far beyond it
+    holds_reach: bool = False  # nothing changes far beyond the reach
 
     @property
     def planned_peak(self) -> int:
@@ -136,7 +141,7 @@ def make_plan(
 ) -> Plan:
     """The plan of refining a (mask_height, mask_width) mask over the extent of a (height, width) image.
 
-    `mask_ramp` is what `measure_ramp` found of a soft mask, in its pixels; `block_height`, `bands`,
+    `mask_ramp` is by what `facts_of_mask` judges a soft mask, in its pixels; `block_height`, `bands`,
     `sample_bytes` and `overviews` (factors) describe the file; `stride` and `cost` are the network's. If at least
     `journalled_pixels` are swept at full size, finished parts are kept on disk (None: never). Look-ahead, levels in
     memory and an automatic batch (None) shrink to fit `budget_bytes`; the values of the result never depend on it, but
@@ -151,9 +156,11 @@ def make_plan(
     agreement = agreement_of(*sizes, is_network_output=mask_is_network_output, ramp=mask_ramp, given_reach=reach)
     is_known = mask_is_network_output or mask_ramp is not None or is_hard is not None
     may_be_averaged = not is_known and is_smaller(*sizes) and (reach is None or reach <= trusted_reach(*sizes))
+    if may_be_averaged and reach is not None:
+        notes.append("the mask is taken as hard; a run agrees with a soft one, which so short a --reach says is right")
     if reach is not None and reach > max(height, width) / 4:
         notes.append(f"--reach {reach:g} says that the mask may be wrong nearly anywhere in {width} x {height} px")
-    reach_is_given = reach is not None
+    is_given = reach is not None
     if reach is None:
         reach = choose_reach(*sizes, is_network_output=mask_is_network_output, ramp=mask_ramp)
         if not is_known:
@@ -212,7 +219,7 @@ def make_plan(
         batch_is_given=batch is not None,
         agreement=agreement,
         agreement_block=1 if is_smaller(*sizes) else TRUSTED_BLOCK,
-        reach_is_given=reach_is_given,
+        holds_reach=is_given and len(steps) == 1 and reach * HELD_BY_OVERLAP <= overlap,
     )
 
 
@@ -298,7 +305,8 @@ def _described(plan: Plan) -> Iterator[str]:
     yield f"image       {plan.width} x {plan.height} (width x height)"
     if plan.roi is not None:
         yield f"part        rows {plan.roi.row} to {plan.roi.stop_row}, columns {plan.roi.col} to {plan.roi.stop_col}"
-    yield f"mask        wrong by up to {plan.reach:.1f} px; windows run: {plan.select}"
+    held = f", nothing changes beyond {FURTHEST * plan.reach:.1f} px" if plan.holds_reach else ""
+    yield f"mask        wrong by up to {plan.reach:.1f} px{held}; windows run: {plan.select}"
     if plan.agreement > 0:
         yield f"{'':12}averaged over its pixels the result is to be the mask again, where a window sees enough of them"
     often = _times(max(plan.passes_over(step.level) for step in plan.levels))

@@ -49,7 +49,8 @@ def run_batches(
         if batch.image is not None and batch.coarse is not None:
             corrections, broken = _refined(batch, batch.image, batch.coarse, calls, reach, agreement, passes)
             if limit is not None:
-                corrections = np.stack(list(map(limit, corrections, batch.coarse)))
+                for correction, mask in zip(corrections, batch.coarse, strict=False):  # without what fills it up
+                    correction[:] = limit(correction, mask)
         yield Corrections(batch.bands, batch.places, corrections, batch.finished, broken)
 
 

@@ -126,7 +126,7 @@ class Sweep:
         batches = clock.times("read", read_batches(selected, image, agreement, step, plan))
         with clock.running(), closing(read_ahead(batches, plan.look_ahead)) as ahead:
             ready = clock.times("wait", ahead)
-            limit = Limit(step.level.reach, plan.low, plan.high) if plan.reach_is_given else None
+            limit = Limit(step.level.reach, plan.low, plan.high) if plan.holds_reach else None
             refined = run_batches(ready, calls, step.level.reach, agreement, passes, limit)
             results = clock.times("network", refined)
             final = clock.times("blend", blend_rows(self._counted(results, step), self._strip))

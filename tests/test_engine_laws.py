@@ -141,7 +141,7 @@ def test_windows_with_nan_count_as_unchanged_and_are_reported() -> None:
     image = np.zeros((64, 64, 3), np.uint8)
     image[:, 32:] = 200
     scene = Scene(image, np.zeros((64, 64), np.uint8), tile=32, overlap=0, reach=1.0, batch=3)
-    rows, report = run(scene, replace(scene.plan(select="all"), reach_is_given=False), Broken())
+    rows, report = run(scene, replace(scene.plan(select="all"), holds_reach=False), Broken())
     assert report.not_finite == 2
     assert np.all(rows[:, :32] == 0)
     assert np.all(rows[:, 32:] == 64)

@@ -11,10 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import Unchanging
 
+from refine.cascade import FREE, FURTHEST, agreement_of
 from refine.engine import refine_mask
 from refine.geometry import RGB, BoolArray, Mask
 from refine.identity import plan_identity
-from refine.limit import FREE, FURTHEST, Limit
+from refine.limit import Limit
 from refine.plan import Plan, make_plan
 from refine.sources import ArrayImage, ArrayMask, ArraySink
 
@@ -72,28 +73,54 @@ def changed(plan: Plan, mask: Mask) -> BoolArray:
     return differs
 
 
-@pytest.mark.parametrize("reach", [2.0, 5.0])
+@pytest.mark.parametrize("reach", [2.0, 5.0, 8.9])
 def test_nothing_changes_beyond_three_times_a_reach_that_is_given(reach: float) -> None:
     mask = square()
-    plan = make_plan(SIDE, SIDE, mask_height=SIDE, mask_width=SIDE, tile=96, overlap=32, reach=reach, select="all")
-    assert len(plan.levels) == 1
+    plan = make_plan(SIDE, SIDE, mask_height=SIDE, mask_width=SIDE, tile=160, overlap=64, reach=reach, select="all")
+    assert plan.holds_reach
     away, moved = away_from_outline(mask), changed(plan, mask)
     assert not moved[away > FURTHEST * reach].any()
     assert moved[away <= 0.96 * FREE * reach].all()
-    assert changed(replace(plan, reach_is_given=False), mask).all()
+    assert changed(replace(plan, holds_reach=False), mask).all()
 
 
-def test_each_level_of_a_cascade_is_held_to_its_own_reach() -> None:
-    mask = square()
-    plan = make_plan(SIDE, SIDE, mask_height=SIDE, mask_width=SIDE, tile=96, overlap=32, reach=12.0, select="all")
-    reaches = [step.level.reach * step.level.decimation for step in plan.levels]
-    assert len(reaches) == 2
-    furthest = away_from_outline(mask)[changed(plan, mask)].max()
-    coarse_pixel = plan.levels[0].level.decimation
-    assert FREE * reaches[0] < furthest <= FURTHEST * sum(reaches) + coarse_pixel
+@pytest.mark.parametrize("reach", [2.0, 8.9])
+def test_what_windows_say_within_the_reach_is_heard(reach: float) -> None:
+    """A window that sees no outline says nothing; its neighbour's word about the reach of one loses little by that."""
+    shift = np.arange(0, 224 - 64, 8)
+    for column in shift + SIDE // 3:
+        mask = np.zeros((SIDE, SIDE), np.float32)
+        mask[:, column:] = 1
+        sink = ArraySink(SIDE, SIDE, np.float32)
+        plan = make_plan(SIDE, SIDE, mask_height=SIDE, mask_width=SIDE, reach=reach, select="all")
+        image = ArrayImage(np.zeros((SIDE, SIDE, 3), np.uint8))
+        refine_mask(image, ArrayMask(mask), Opposite(), plan, sink, as_float=True)
+        moved = np.abs(sink.rows - mask)[:, column - int(reach) : column + int(reach)]
+        assert moved.min() > 0.9
+
+
+@pytest.mark.parametrize(
+    ("reach", "overlap", "held"),
+    [(None, 64, False), (2.0, 64, True), (9.0, 64, False), (4.0, 16, False), (2.0, 0, False)],
+)
+def test_a_reach_is_held_if_it_is_given_and_one_level_and_the_overlap_hold_it(
+    reach: float | None, overlap: int, held: bool
+) -> None:
+    plan = make_plan(2000, 2000, mask_height=2000, mask_width=2000, reach=reach, overlap=overlap)
+    assert plan.holds_reach == held
+    assert ("nothing changes beyond 6.0 px" in plan.describe()) == held
+
+
+@pytest.mark.parametrize(("side", "small"), [(501, 126), (1001, 251), (1023, 256)])
+def test_half_a_pixel_of_a_mask_whose_size_was_rounded_up_is_trusted(side: int, small: int) -> None:
+    sizes = side, side, small, small
+    assert agreement_of(*sizes, is_network_output=False, ramp=1.0, given_reach=2.0) == 1
+    assert agreement_of(*sizes, is_network_output=False, ramp=1.0, given_reach=2.1) == 0
 
 
 def test_a_reach_that_is_given_is_another_run_than_the_same_one_found() -> None:
     given_, found = (make_plan(SIDE, SIDE, mask_height=SIDE, mask_width=SIDE, reach=reach) for reach in (2.0, None))
     assert given_.reach == found.reach
-    assert {name for name, value in plan_identity(given_).items() if plan_identity(found)[name] != value} == {"--reach"}
+    assert {name for name, value in plan_identity(given_).items() if plan_identity(found)[name] != value} == {
+        "whether the reach is kept to"
+    }

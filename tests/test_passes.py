@@ -65,7 +65,7 @@ def picture() -> tuple[RGB, NDArray[np.uint8]]:
 def refined(network: Refiner, passes: int) -> tuple[Mask, RunReport]:
     image, mask = picture()
     plan = make_plan(SIDE, SIDE, mask_height=SIDE, mask_width=SIDE, reach=4.0, tile=SIDE, overlap=32, passes=passes)
-    plan = replace(plan, reach_is_given=False)  # these networks change all of a window
+    plan = replace(plan, holds_reach=False)  # these networks change all of a window
     sink = ArraySink(SIDE, SIDE, np.float32)
     report = refine_mask(ArrayImage(image), ArrayMask(mask), network, plan, sink, as_float=True)
     return np.asarray(sink.rows, np.float32), report

@@ -1,4 +1,4 @@
-"""How soft a coarse mask of a window is, which is what a run takes its reach from."""
+"""How soft a coarse mask of a window is, from which a run takes its reach; but for textures, of which it shows few."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """Whole images made of two: the foreground of one pair before a part of another's photograph that shows no foreground.
 
 A network that finds objects learns a few thousand photographs by heart. Copies pasted elsewhere keep it guessing
-(Ghiasi et al., "Simple Copy-Paste is a Strong Data Augmentation Method", 2021), and their truth is exact.
+(Ghiasi et al., "Simple Copy-Paste is a Strong Data Augmentation Method", 2021), and their truth is exact. Soft edges of
+exact pairs keep what is mixed into their colours.
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ def transplanted(
     None where the pair shows no foreground, or none of a few draws leaves room for a background. A foreground that its
     photograph's border cuts lies at the same border: half a person does not float.
     """
-    box = bounds(pair.mask, 128)
+    box = bounds(pair.mask, 1 if pair.is_exact else 128)
     if box is None or pair.void is not None:
         return None
     behind = next((part for part in (empty_part(draw(), rng) for _ in range(TRIES)) if part is not None), None)
