@@ -36,7 +36,7 @@ def main(before: Path, after: Path, share: float, licence: str | None, out: Path
                 mean[name] = torch.lerp(own[name], tensor, share)
         parts = [
             {"share": part, "step": one.step, "licence": one.licence, "training": one.training}
-            for part, one in ((1 - share, about_first), (share, about))
+            for part, one in ((round(1 - share, 6), about_first), (share, about))
         ]
         told = {"training": {"mean_of": parts}, "licence": licence or about.licence}
         save_checkpoint(out, mean, Metadata.model_validate({**about.model_dump(), **told}))
