@@ -57,7 +57,13 @@ of 11 such truths of fur reduced by 2, 10 have. Taken for averaged four of fur r
 of mBA better, a tree by both networks 8 worse."""
 
 OPEN_RAMP = 1.7, 1.8
-"""Up to the first the texture decides, beyond the second it does not count."""
+"""Up to the first the texture decides, beyond the second it does not count, but for masks of the image's shape."""
+
+SHAPED_SMOOTH, SHAPED_ROUGH, SHAPED_BY = 0.95, 1.1, 3.0
+"""A mask that has the image's shape and is reduced by less than SHAPED_BY is seldom a network's own map, so that a
+texture as rough as this tells whatever the ramps are. Of 459 masks of validation images by U2-NetP, MOS_L_lite and
+both, brought to half of the image's size, 5 are as rough, and came out 5 points of mBA worse for it; of 15 truths of
+fur 2 whose ramps do not tell, 13 better."""
 
 FREE, FURTHEST = 2.0, 3.0
 """In reaches, where one is held to: corrections are whole up to about FREE from what is not certain, and none beyond
@@ -171,13 +177,29 @@ def agreement_of(
     return likely_averaged(ramp)
 
 
-def telling_ramp(ramp: float, texture: float | None) -> float:
-    """The ramp by which a small soft mask is judged: that of an averaged one, as far as its texture says so."""
+def telling_ramp(ramp: float, texture: float | None, *, is_shaped: bool) -> float:
+    """The ramp by which a small soft mask is judged: that of an averaged one, as far as its texture says so.
+
+    `is_shaped`: as `has_image_shape` tells.
+    """
     if texture is None:
         return ramp
-    rough = min(max((texture - SMOOTH) / (ROUGH - SMOOTH), 0.0), 1.0)
-    is_open = min(max((OPEN_RAMP[1] - ramp) / (OPEN_RAMP[1] - OPEN_RAMP[0]), 0.0), 1.0)
-    return min(ramp, NETWORK_RAMP - rough * is_open * (NETWORK_RAMP - AVERAGED_RAMP))
+    rough = _share_of_way(texture, SMOOTH, ROUGH) * _share_of_way(ramp, OPEN_RAMP[1], OPEN_RAMP[0])
+    if is_shaped:
+        rough = max(rough, _share_of_way(texture, SHAPED_SMOOTH, SHAPED_ROUGH))
+    return min(ramp, NETWORK_RAMP - rough * (NETWORK_RAMP - AVERAGED_RAMP))
+
+
+def has_image_shape(height: int, width: int, mask_height: int, mask_width: int) -> bool:
+    """Whether a mask was made by reducing the image's height and width alike, by less than SHAPED_BY."""
+    factor = max(height / mask_height, width / mask_width)
+    off_by = max(abs(height / factor - mask_height), abs(width / factor - mask_width))
+    return factor < SHAPED_BY and off_by <= 1
+
+
+def _share_of_way(value: float, start: float, end: float) -> float:
+    """0 at `start` and before it, 1 from `end` on."""
+    return min(max((value - start) / (end - start), 0.0), 1.0)
 
 
 def trusted_reach(height: int, width: int, mask_height: int, mask_width: int) -> float:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
 
-from refine.cascade import AVERAGED_RAMP, OPEN_RAMP, is_smaller, telling_ramp
+from refine.cascade import AVERAGED_RAMP, OPEN_RAMP, has_image_shape, is_smaller, telling_ramp
 from refine.coarse import coarse_decimation, make_coarse
 from refine.errors import MemoryBudgetError
 from refine.geometry import Window
@@ -52,10 +52,11 @@ def facts_of_mask(mask: MaskSource, image_size: tuple[int, int]) -> MaskFacts:
     Of a soft one the sharpest ramps are measured, if it is smaller than the image, and its texture where they leave it
     open whether it was averaged; else the usual ones.
     """
-    is_small = is_smaller(*image_size, mask.height, mask.width)
+    sizes = *image_size, mask.height, mask.width
+    is_small, is_shaped = is_smaller(*sizes), has_image_shape(*sizes)
     ramp = None if mask.is_hard else measure_ramp(mask, SHARPEST if is_small else USUAL)
-    if is_small and ramp is not None and AVERAGED_RAMP < ramp < OPEN_RAMP[1]:
-        ramp = telling_ramp(ramp, measure_texture(mask))
+    if is_small and ramp is not None and ramp > AVERAGED_RAMP and (is_shaped or ramp < OPEN_RAMP[1]):
+        ramp = telling_ramp(ramp, measure_texture(mask), is_shaped=is_shaped)
     return MaskFacts(mask.height, mask.width, is_network_output=False, is_hard=mask.is_hard, ramp=ramp)
 
 

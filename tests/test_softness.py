@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from refine.cascade import AVERAGED_RAMP, NETWORK_RAMP, ROUGH, SMOOTH, telling_ramp
+from refine.cascade import AVERAGED_RAMP, NETWORK_RAMP, ROUGH, SHAPED_SMOOTH, SMOOTH, has_image_shape, telling_ramp
 from refine.first_mask import facts_of_mask
 from refine.geometry import Mask
 from refine.softness import SHARPEST, USUAL, measure_ramp, measure_texture
@@ -126,19 +126,39 @@ def test_strips_do_not_change_the_texture(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 @pytest.mark.parametrize(
-    ("ramp", "texture", "told"),
+    ("ramp", "texture", "is_shaped", "told"),
     [
-        (1.6, None, 1.6),
-        (1.6, SMOOTH, 1.6),
-        (1.6, ROUGH, AVERAGED_RAMP),
-        (1.7, 2.0, AVERAGED_RAMP),
-        (1.5, (SMOOTH + ROUGH) / 2, 1.5),
-        (1.3, ROUGH, 1.3),  # sharp already
-        (2.4, 2.0, NETWORK_RAMP),  # no sharper than a network's
+        (1.6, None, False, 1.6),
+        (1.6, SMOOTH, False, 1.6),
+        (1.6, ROUGH, False, AVERAGED_RAMP),
+        (1.7, 2.0, False, AVERAGED_RAMP),
+        (1.5, (SMOOTH + ROUGH) / 2, False, 1.5),
+        (1.3, ROUGH, False, 1.3),  # sharp already
+        (2.4, 2.0, False, NETWORK_RAMP),  # no sharper than a network's
+        (2.4, 2.0, True, AVERAGED_RAMP),
+        (2.4, SHAPED_SMOOTH, True, NETWORK_RAMP),
     ],
 )
-def test_where_ramps_leave_it_open_the_texture_tells(ramp: float, texture: float | None, told: float) -> None:
-    assert telling_ramp(ramp, texture) == pytest.approx(told)
+def test_where_ramps_leave_it_open_the_texture_tells(
+    ramp: float, texture: float | None, is_shaped: bool, told: float
+) -> None:
+    assert telling_ramp(ramp, texture, is_shaped=is_shaped) == pytest.approx(told)
+
+
+@pytest.mark.parametrize(
+    ("image", "mask", "shaped"),
+    [
+        ((600, 800), (300, 400), True),
+        ((601, 799), (301, 400), True),  # halved and rounded
+        ((600, 800), (320, 320), False),
+        ((600, 800), (200, 267), False),  # by three
+        ((640, 640), (320, 320), True),
+    ],
+)
+def test_a_mask_has_the_image_s_shape_if_both_sides_were_reduced_alike(
+    image: tuple[int, int], mask: tuple[int, int], shaped: bool
+) -> None:
+    assert has_image_shape(*image, *mask) == shaped
 
 
 def test_soft_hair_that_was_averaged_is_taken_for_averaged_and_only_if_it_is_smaller_than_the_image() -> None:
@@ -149,5 +169,5 @@ def test_soft_hair_that_was_averaged_is_taken_for_averaged_and_only_if_it_is_sma
     assert AVERAGED_RAMP < ramp < NETWORK_RAMP
     assert texture > SMOOTH
     small, large = (facts_of_mask(ArrayMask(mask), (side, side)).ramp for side in (384, 96))
-    assert small == telling_ramp(ramp, texture) < ramp
+    assert small == telling_ramp(ramp, texture, is_shaped=False) < ramp
     assert large == measure_ramp(ArrayMask(mask), USUAL)
