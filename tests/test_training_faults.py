@@ -9,7 +9,7 @@ import os
 import resource
 import shlex
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -361,6 +361,20 @@ def test_a_worker_that_is_killed_is_one_line(tmp_path: Path, monkeypatch: pytest
     with pytest.raises(InputError, match=f"^{said}$"):
         train_here(config, run, workers=1)
     assert multiprocessing.active_children() == []
+
+
+@pytest.mark.parametrize("error", [ConnectionResetError("reset"), EOFError()])
+def test_a_worker_that_is_killed_while_its_batch_is_on_the_way_is_the_same_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def broken(*_: object) -> Iterator[Sample]:
+        raise error
+
+    monkeypatch.setattr("torch.utils.data.DataLoader.__iter__", broken)
+    with pytest.raises(
+        InputError, match=r"^a worker of the loader was lost \(it has ended\): out of memory\? give fewer"
+    ):
+        train_here(config_of(tmp_path), tmp_path / "run")
 
 
 @pytest.mark.parametrize("is_ignored", [False, True])

@@ -298,11 +298,14 @@ def batches(
 
 @contextmanager
 def _lost_workers_named(folder: Path) -> Iterator[None]:
-    """One line for a worker of the loader that was killed, which torch's handler of SIGCHLD raises anywhere."""
+    """One line for a worker of the loader that was killed, which torch's handler of SIGCHLD raises anywhere.
+
+    Where its batch was on the way the connection to it is lost first.
+    """
     try:
         yield
-    except RuntimeError as error:
-        said = str(error).strip().splitlines()
+    except (RuntimeError, ConnectionError, EOFError) as error:
+        said = str(error).strip().splitlines() if isinstance(error, RuntimeError) else ["DataLoader worker"]
         if not said or not said[0].startswith("DataLoader worker"):
             raise
         how = said[0].partition("signal: ")[2].partition(".")[0] or "it has ended"
