@@ -34,8 +34,10 @@ class Limit:
         An outline beyond the window is not seen: what that window says there is lost, and `plan.HELD_BY_OVERLAP` sees
         to it that the blend would hardly have heard it.
         """
-        certain = (coarse > self.high).view(np.uint8), (coarse < self.low).view(np.uint8)
-        away = np.maximum(*map(ample_distance, certain))
+        above, below = coarse > self.high, coarse < self.low
+        if above.all() or below.all():
+            return np.zeros_like(correction)
+        away = np.maximum(*(ample_distance(certain.view(np.uint8)) for certain in (above, below)))
         share = (np.float32(FURTHEST) - away / np.float32(self.reach)) / np.float32(FURTHEST - FREE)
         held: Mask = correction * np.clip(share, 0, 1)
         return held
