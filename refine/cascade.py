@@ -149,7 +149,7 @@ def likely_averaged(ramp: float | None) -> float:
     """0..1, how far the sharpest ramps of a mask, in its pixels, speak for an accurate one that was averaged."""
     if ramp is None:
         return 0.0
-    return min(max((NETWORK_RAMP - ramp) / (NETWORK_RAMP - AVERAGED_RAMP), 0.0), 1.0)
+    return _share_of_way(ramp, NETWORK_RAMP, AVERAGED_RAMP)
 
 
 def agreement_of(

@@ -21,6 +21,7 @@ from refine.training.config import TrainingConfig
 from refine.training.cutouts import GRID, somewhere
 from refine.training.data import Pair, Pairs
 from refine.training.samples import Sample
+from refine.training.transplants import bounds
 
 Plane = NDArray[np.float32]
 
@@ -106,5 +107,4 @@ class PlacedSamples(Dataset[Sample]):
 
 def _bounds(pair: Pair) -> tuple[int, int, int, int]:
     """Top, left, height and width of the foreground; the whole picture where there is none."""
-    left, top, width, height = cv2.boundingRect((pair.mask >= 128).astype(np.uint8))
-    return (top, left, height, width) if width and height else (0, 0, *pair.mask.shape)
+    return bounds(pair.mask, 128) or (0, 0, *pair.mask.shape)

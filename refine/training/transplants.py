@@ -70,7 +70,9 @@ def transplanted(
     if not pair.is_exact:
         scale = max(place.height / box.height, place.width / box.width)
         alpha = outlined(alpha, scale, inset=float(rng.uniform(*TRACED_WRONG)) * scale, rng=rng)
-        alpha *= _laid(np.ones((1, 1), np.uint8), place, side)  # smoothing mirrors it over a pixel to the border
+        within = np.zeros_like(alpha)
+        within[place.slices] = 1
+        alpha *= within  # smoothing mirrors a foreground over the pixel between it and the border
     if not is_visible(alpha):
         return None
     background = cv2.resize(behind, (side, side), interpolation=cv2.INTER_AREA).astype(np.uint8)
