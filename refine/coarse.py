@@ -47,11 +47,16 @@ SUREST = 7.0
 """A member's log odds end here, at probabilities of 0.001 and 0.999, so that none decides alone."""
 
 
-class Ensemble:
-    """Several coarse networks as one: the mean of their log odds, so that who is sure outweighs who is not.
+LEAST_SURE = 1.0
+"""A member counts as if its surest log odds were at least this, so that members that all find nothing have a mean."""
 
-    Means of probabilities have the same outline, and are twice as often neither foreground nor background. All members
-    are shown the image at the largest size that one of them was trained for.
+
+class Ensemble:
+    """Several coarse networks as one: a mean of their log odds, so that who is sure outweighs who is not.
+
+    Each counts by the square of its surest foreground: one that found nothing would otherwise deny, pixel by pixel and
+    with certainty, what another found. Means of probabilities have the same outline, and are twice as often neither
+    foreground nor background. All members are shown the image at the largest size that one of them was trained for.
     """
 
     def __init__(self, members: Sequence[CoarseNetwork]) -> None:
@@ -60,7 +65,9 @@ class Ensemble:
         self.input_width = max(member.input_width for member in members)
 
     def __call__(self, rgb: RGB) -> Mask:
-        mean = np.mean([_log_odds(member(rgb)) for member in self.members], axis=0, dtype=np.float32)
+        odds = [_log_odds(member(rgb)) for member in self.members]
+        counts = np.square([np.maximum(each.max(), np.float32(LEAST_SURE)) for each in odds])
+        mean = np.average(odds, axis=0, weights=counts).astype(np.float32)
         probability: Mask = np.float32(1) / (1 + np.exp(-mean))
         return probability
 

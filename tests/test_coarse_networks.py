@@ -16,6 +16,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 from torch import nn
 
 from refine import __version__, shipped
@@ -125,23 +126,60 @@ class Says:
         return np.full(rgb.shape[:2], self.probability, np.float32)
 
 
-@given(st.lists(st.floats(0, 1, width=32), min_size=1, max_size=4))
-def test_an_ensemble_gives_the_mean_of_log_odds(said: list[float]) -> None:
-    made = Ensemble([Says(probability) for probability in said])(np.zeros((4, 4, 3), np.uint8))
+class Shows(Says):
+    """A coarse network that shows the same mask whatever the image."""
+
+    def __init__(self, mask: Mask) -> None:
+        super().__init__(0.0, len(mask))
+        self.mask = mask
+
+    def __call__(self, rgb: RGB) -> Mask:
+        return self.mask
+
+
+def log_odds(probability: Mask) -> Mask:
     least = 1 / (1 + np.exp(SUREST))
-    odds = [np.log(p / (1 - p)) for p in np.clip(said, least, 1 - least)]
-    np.testing.assert_allclose(made, 1 / (1 + np.exp(-np.mean(odds))), rtol=1e-3, atol=1e-6)
-    mirrored = Ensemble([Says(1 - probability) for probability in said])(np.zeros((4, 4, 3), np.uint8))
-    np.testing.assert_allclose(mirrored, 1 - made, rtol=1e-3, atol=1e-5)
+    inside = np.clip(probability, least, 1 - least)
+    odds: Mask = np.log(inside / (1 - inside))
+    return odds
+
+
+masks = arrays(np.float32, (4, 4), elements=st.floats(0, 1, width=32))
+
+
+@given(st.lists(masks, min_size=1, max_size=4))
+def test_an_ensemble_counts_each_member_by_the_square_of_its_surest_foreground(said: list[Mask]) -> None:
+    made = Ensemble([Shows(mask) for mask in said])(np.zeros((4, 4, 3), np.uint8))
+    odds = np.stack([log_odds(mask) for mask in said])
+    counts = odds.max(axis=(1, 2)).clip(1) ** 2
+    mean = (counts[:, None, None] * odds).sum(axis=0) / counts.sum()
+    np.testing.assert_allclose(made, 1 / (1 + np.exp(-mean)), rtol=2e-3, atol=1e-6)
+
+
+@given(masks, st.floats(0, 0.5))
+def test_a_member_that_finds_nothing_hardly_moves_what_another_is_sure_of(found: Mask, nothing: float) -> None:
+    found[0, 0] = 1
+    both = Ensemble([Shows(found), Says(nothing)])(np.zeros((4, 4, 3), np.uint8))
+    clear = np.abs(found - 0.5) > 0.04
+    np.testing.assert_array_equal((both > 0.5)[clear], (found > 0.5)[clear])
+
+
+@given(masks, masks)
+def test_two_that_are_as_sure_have_the_mean_of_their_log_odds(first: Mask, second: Mask) -> None:
+    first[0, 0] = second[0, 0] = 1
+    made = Ensemble([Shows(first), Shows(second)])(np.zeros((4, 4, 3), np.uint8))
+    np.testing.assert_allclose(
+        made, 1 / (1 + np.exp(-(log_odds(first) + log_odds(second)) / 2)), rtol=2e-3, atol=1e-6
+    )
 
 
 @pytest.mark.parametrize(("height", "width"), [(40, 60), (20, 200)])
 def test_all_of_an_ensemble_are_shown_the_largest_size(height: int, width: int) -> None:
-    small, large = Says(0.9, 8), Says(0.2, 16)
+    small, large = Says(0.9, 8), Says(0.9, 16)
     mask = make_coarse(ArrayImage(np.zeros((height, width, 3), np.uint8)), Ensemble([small, large]))
     assert small.shown == large.shown
     assert set(small.shown) == {(16, 16, 3)}
-    np.testing.assert_allclose(mask, np.full(mask.shape, 0.6), atol=1e-3)  # odds of 9 and of 1/4: 1.5 is their mean
+    np.testing.assert_allclose(mask, np.full(mask.shape, 0.9), atol=1e-3)
 
 
 def test_the_usual_ensemble_is_of_the_shipped_networks() -> None:
