@@ -147,6 +147,19 @@ def test_composites_are_exact_where_the_picture_changes(folder: Path) -> None:
     assert any(0.02 < float(((item["truth"] > 0.1) & (item["truth"] < 0.9)).float().mean()) < 0.5 for item in made)
 
 
+def test_fur_is_drawn_on_cut_outs(folder: Path) -> None:
+    exact = {"kinds": {"exact": 1.0}}
+    smooth = windows(folder, perturb=exact, augment={"composite": 1.0})
+    furry = windows(folder, perturb=exact, augment={"composite": 1.0, "fringe": 1.0})
+
+    def length_of_outline(samples: WindowSamples) -> float:
+        return sum(float(np.abs(np.diff(samples[i]["truth"].numpy(), axis=0)).sum()) for i in range(8))
+
+    assert length_of_outline(furry) > 1.3 * length_of_outline(smooth)
+    assert all(bool(furry[i]["trusted"].all()) for i in range(8))
+    assert torch.equal(furry[3]["image"], furry[3]["image"])
+
+
 @pytest.mark.parametrize("kind", ["lines", "roofs"])
 def test_drawn_windows_come_with_their_share(folder: Path, kind: str) -> None:
     """They are no window of a pair: a coarse mask that is exact is drawn for them as for any other."""

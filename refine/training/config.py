@@ -90,6 +90,7 @@ class Augment(Section):
     composite: Share = Field(
         0.0, description="share of windows or whole images that are made of a cut-out on another photograph"
     )
+    fringe: Share = Field(0.0, description="share of windows' cut-outs with hair or fur drawn along the outline")
     lines: Share = Field(0.0, description="share of windows with thin structures drawn over a photograph")
     roofs: Share = Field(0.0, description="share of windows with drawn roofs seen from above")
     inexact_scale: float = Field(

@@ -36,8 +36,8 @@ def thin_structures(side: int, rng: Generator) -> Alpha:
     for kind in rng.choice(len(kinds), size=int(rng.integers(1, 3)), replace=False):
         kinds[int(kind)](canvas, rng)
     if rng.random() < 0.5:
-        _fill(canvas, _blob(side, rng) * FINE, 255)
-    alpha = _averaged(canvas, side)
+        fill_polygon(canvas, _blob(side, rng) * FINE, 255)
+    alpha = averaged(canvas, side)
     if rng.random() < 0.5:
         alpha = cv2.GaussianBlur(alpha, (0, 0), rng.uniform(0.3, 1.0)).astype(np.float32)
     return np.clip(alpha, 0, 1)  # smoothing may overshoot by a rounding
@@ -59,13 +59,13 @@ def roofs(side: int, texture: RGB, rng: Generator) -> tuple[RGB, Alpha]:
     plots = _plots(size, rng)
     for plot in plots:
         if rng.random() < 0.5:  # bare ground, a drive or a lawn beside it
-            _fill(scene, plot.mean(axis=0) + _yard(plot, rng), colour(30, 250))
+            fill_polygon(scene, plot.mean(axis=0) + _yard(plot, rng), colour(30, 250))
     sun = _direction(rng) * rng.uniform(1, 12) * FINE_SCENE
     _shade(scene, [plot + sun * step for plot in plots for step in np.linspace(0, 1, 6)], rng)
     truth = np.zeros((size, size), np.uint8)
     for plot in plots:
         _roof(scene, plot, colour, rng)
-        _fill(truth, plot, 255)
+        fill_polygon(truth, plot, 255)
     uneven = _unevenness(cv2.resize(texture, (size, size), interpolation=cv2.INTER_LINEAR).astype(np.uint8), rng)
     scene *= uneven
     crowns = _trees(scene, uneven, rng)
@@ -73,7 +73,7 @@ def roofs(side: int, texture: RGB, rng: Generator) -> tuple[RGB, Alpha]:
     scene = cv2.GaussianBlur(scene, (0, 0), FINE_SCENE * rng.uniform(0.3, 0.9)).astype(np.float32)
     picture = cv2.resize(scene, (side, side), interpolation=cv2.INTER_AREA).astype(np.float32)
     picture += rng.normal(0, rng.uniform(1, 8), (side, side, 1)).astype(np.float32)
-    return np.clip(np.round(picture), 0, 255).astype(np.uint8), _averaged(truth, side)
+    return np.clip(np.round(picture), 0, 255).astype(np.uint8), averaged(truth, side)
 
 
 # Thin structures, on a canvas FINE times as large.
@@ -132,7 +132,7 @@ def _leaves(canvas: NDArray[np.uint8], rng: Generator) -> None:
             half = slimness * length * np.sin(np.pi * t) / 2
             outline = np.concatenate([np.stack([t * length, half], 1), np.stack([t * length, -half], 1)[::-1]])
             turned = outline @ np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
-            _fill(canvas, foot + share * (tip - foot) + turned, 255)
+            fill_polygon(canvas, foot + share * (tip - foot) + turned, 255)
 
 
 def _blob(side: int, rng: Generator) -> Points:
@@ -198,14 +198,14 @@ def _footprint(length: float, rng: Generator) -> Points:
 def _roof(scene: Canvas, plot: Points, colour: Callable[[float, float], NDArray[np.float32]], rng: Generator) -> None:
     """Flat, or two sides of unlike brightness; with things on it at times."""
     tone = colour(20, 90) if rng.random() < 0.35 else colour(70, 250)
-    _fill(scene, plot, tone)
+    fill_polygon(scene, plot, tone)
     centre = plot.mean(axis=0)
     if rng.random() < 0.5:
         half = (plot[0] + plot[-1]) / 2, (plot[1] + plot[2 % len(plot)]) / 2
-        _fill(scene, np.stack([plot[0], plot[1], half[1], half[0]]), tone * np.float32(rng.uniform(0.6, 1.4)))
+        fill_polygon(scene, np.stack([plot[0], plot[1], half[1], half[0]]), tone * np.float32(rng.uniform(0.6, 1.4)))
     for _ in range(int(rng.integers(0, 5)) if rng.random() < 0.4 else 0):
         corner = centre + (plot[int(rng.integers(len(plot)))] - centre) * rng.uniform(0, 0.7)
-        _fill(scene, corner + rng.uniform(1, 4) * FINE_SCENE * (_footprint(2, rng)), colour(20, 250))
+        fill_polygon(scene, corner + rng.uniform(1, 4) * FINE_SCENE * (_footprint(2, rng)), colour(20, 250))
 
 
 def _yard(plot: Points, rng: Generator) -> Points:
@@ -243,7 +243,7 @@ def _road(scene: Canvas, colour: Callable[[float, float], NDArray[np.float32]], 
 def _shade(scene: Canvas, shadows: list[Points], rng: Generator) -> None:
     mask = np.zeros(scene.shape[:2], np.float32)
     for shadow in shadows:
-        _fill(mask, shadow, 1.0)
+        fill_polygon(mask, shadow, 1.0)
     scene *= 1 - np.float32(rng.uniform(0, 0.75)) * cv2.GaussianBlur(mask, (0, 0), 1.0)[:, :, None]
 
 
@@ -255,7 +255,7 @@ def _trees(scene: Canvas, uneven: Canvas, rng: Generator) -> NDArray[np.uint8]:
     for row, col, radius in zip(*rng.uniform(0, size, (2, count)), rng.uniform(2, 16, count), strict=True):
         outline = _blob(1, rng)
         shape = outline - outline.mean(axis=0)
-        _fill(crowns, np.array([col, row]) + shape / np.abs(shape).max() * radius * FINE_SCENE, 255)
+        fill_polygon(crowns, np.array([col, row]) + shape / np.abs(shape).max() * radius * FINE_SCENE, 255)
     clumps = rng.normal(0, 1, (size // 3 + 1, size // 3 + 1)).astype(np.float32)
     clumps = cv2.resize(clumps, (size, size), interpolation=cv2.INTER_CUBIC).astype(np.float32)
     tone = np.float32(rng.uniform(15, 110)) * (1 + np.float32(rng.uniform(0.1, 0.4)) * clumps[:, :, None]) * uneven
@@ -278,13 +278,15 @@ def _direction(rng: Generator) -> Points:
     return np.array([np.cos(angle), np.sin(angle)])
 
 
-def _averaged(canvas: NDArray[np.uint8], side: int) -> Alpha:
+def averaged(canvas: NDArray[np.uint8], side: int) -> Alpha:
+    """A square canvas averaged down to (side, side), 255 as 1."""
     small = cv2.resize(canvas, (side, side), interpolation=cv2.INTER_AREA)
     alpha: Alpha = small.astype(np.float32) / np.float32(255)
     return alpha
 
 
-def _fill(canvas: NDArray[np.uint8] | Canvas, outline: Points, value: float | NDArray[np.float32]) -> None:
+def fill_polygon(canvas: NDArray[np.uint8] | Canvas, outline: Points, value: float | NDArray[np.float32]) -> None:
+    """Fill what `outline` (n, 2), col and row of the canvas's pixel centres, goes around."""
     colour = tuple(float(v) for v in np.atleast_1d(np.asarray(value)))
     cv2.fillPoly(canvas, [np.round(outline * (1 << SHIFT)).astype(np.int32)], colour, cv2.LINE_8, SHIFT)
 

@@ -24,6 +24,7 @@ from refine.training.data import Pair, Pairs
 from refine.training.deferred import left_to_the_device, nothing_left
 from refine.training.distort import bend, blur_patches, random_part
 from refine.training.drawn import roofs, thin_structures
+from refine.training.fringe import with_fringe
 from refine.training.perturb import LEAST_STATED, draw_kind, perturb, reduced, stated_reach
 from refine.training.ramps import ramp_of
 from refine.training.transplants import transplanted
@@ -217,6 +218,9 @@ class WindowSamples(Dataset[Sample]):
         if not is_visible(alpha):
             return None
         foreground = crop.image if keeps_own else self._anywhere(rng)
+        fringe = self.config.augment.fringe
+        if fringe and alpha is not crop.truth and rng.random() < fringe:
+            foreground, alpha = with_fringe(foreground, alpha, rng)
         image = lay_over(foreground, self._anywhere(rng), alpha, rng)
         trusted = np.ones_like(alpha, dtype=np.bool_)
         return Crop(photometric(image, self.config.augment, rng), alpha, trusted)
