@@ -12,6 +12,7 @@ colours, and DRAWN, found by looking.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
 from pathlib import Path
 from zlib import crc32
 
@@ -42,14 +43,7 @@ def main() -> None:
     stamps, folder = options.stamps, options.out / "stamps"
     folder.mkdir(parents=True, exist_ok=True)
     kept = 0
-    for path in sorted(stamps.rglob("*.png")):
-        read = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
-        if read is None or read.ndim != 3 or read.shape[2] != 4 or read.dtype != np.uint8:
-            continue
-        picture = np.asarray(read, np.uint8)
-        if not is_photograph(path, stamps, picture):
-            continue
-        name = "_".join(path.relative_to(stamps).with_suffix("").parts)
+    for name, picture in photographs(stamps):
         image, alpha = on_plain_ground(picture, np.random.default_rng(crc32(name.encode())))
         cv2.imwrite(str(folder / f"{name}.jpg"), image, [cv2.IMWRITE_JPEG_QUALITY, 95])
         cv2.imwrite(str(folder / f"{name}.png"), alpha)
@@ -57,6 +51,17 @@ def main() -> None:
     if not kept:
         raise SystemExit(f"{stamps}: holds no photograph with an alpha channel; give the package's folder of stamps")
     print(f"{kept} pairs in {folder}")
+
+
+def photographs(stamps: Path) -> Iterator[tuple[str, NDArray[np.uint8]]]:
+    """Name and picture (H, W, 4) of every stamp that is a photograph with an alpha channel."""
+    for path in sorted(stamps.rglob("*.png")):
+        read = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+        if read is None or read.ndim != 3 or read.shape[2] != 4 or read.dtype != np.uint8:
+            continue
+        picture = np.asarray(read, np.uint8)
+        if is_photograph(path, stamps, picture):
+            yield "_".join(path.relative_to(stamps).with_suffix("").parts), picture
 
 
 def is_photograph(path: Path, stamps: Path, picture: NDArray[np.uint8]) -> bool:

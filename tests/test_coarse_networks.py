@@ -168,9 +168,7 @@ def test_a_member_that_finds_nothing_hardly_moves_what_another_is_sure_of(found:
 def test_two_that_are_as_sure_have_the_mean_of_their_log_odds(first: Mask, second: Mask) -> None:
     first[0, 0] = second[0, 0] = 1
     made = Ensemble([Shows(first), Shows(second)])(np.zeros((4, 4, 3), np.uint8))
-    np.testing.assert_allclose(
-        made, 1 / (1 + np.exp(-(log_odds(first) + log_odds(second)) / 2)), rtol=2e-3, atol=1e-6
-    )
+    np.testing.assert_allclose(made, 1 / (1 + np.exp(-(log_odds(first) + log_odds(second)) / 2)), rtol=2e-3, atol=1e-6)
 
 
 @pytest.mark.parametrize(("height", "width"), [(40, 60), (20, 200)])
