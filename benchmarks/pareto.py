@@ -1,16 +1,17 @@
 """Quality against time of the settings that cost or save windows, to choose defaults by.
 
-    python benchmarks/pareto.py --data DATA --images 8 --out pareto.json
+    python benchmarks/pareto.py --data DATA --index benchmarks/validation.csv --images 14 --out pareto.json
 
-DATA holds `<set>/<id>.jpg` and `.png`; the images are drawn from a seed, `--shortest` px at least, and refined from
-MOS_L_lite's own mask. Time is CPU seconds of all threads per megapixel, without loading networks. Settings run in turn
-on each image, so that a busy machine disturbs them alike. A setting is on the front if none that is as fast has a
-higher mean mBA.
+DATA holds `<set>/<id>.jpg` and `.png`; the images, of those that the index names, are drawn from a seed, and refined
+from the mask that refine begins with where none is given. Time is CPU seconds of all threads per megapixel, without
+loading networks. Settings run in turn on each image, so that a busy machine disturbs them alike. A setting is on the
+front if none that is as fast has a higher mean mBA.
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -29,6 +30,7 @@ from refine.cascade import NETWORK_PIXELS
 from refine.coarse import make_coarse
 from refine.geometry import RGB, Mask
 from refine.metrics import boundary_bands, mean_boundary_accuracy
+from refine.networks import choose_networks, load_coarse
 from refine.shipped import default_checkpoint
 from refine.sources import ArrayImage
 
@@ -42,8 +44,9 @@ Make = Callable[[RGB, Mask], Mask]
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--index", type=Path, help="CSV with columns set, id: images that defaults may be chosen on")
     parser.add_argument("--images", type=int, default=8)
-    parser.add_argument("--shortest", type=int, default=700, help="of the longer side, in pixels")
+    parser.add_argument("--shortest", type=int, default=400, help="of the longer side, in pixels")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--checkpoint", type=Path, default=default_checkpoint("mos_h_lite"))
     parser.add_argument("--exported", action="store_true", help="also --backend onnxruntime, exported beside it")
@@ -55,7 +58,7 @@ def main() -> None:
     if options.only is not None:
         wanted = options.only.split(",")
         makers = {name: make for name, make in makers.items() if any(part in name for part in wanted)}
-    coarse_network = backends.load_coarse(default_checkpoint("mos_l_lite"), device="cpu")
+    coarse_network = load_coarse(choose_networks(Settings(device="cpu"), "cpu", needs_coarse=True))
     scores: dict[str, list[tuple[float, float]]] = {name: [] for name in makers}
     before: list[float] = []
     for image, truth in choose(options):
@@ -116,6 +119,10 @@ def choose(options: argparse.Namespace) -> list[tuple[RGB, NDArray[np.uint8]]]:
     rng = np.random.default_rng(options.seed)
     by_set: dict[str, list[tuple[Path, Path]]] = {}
     pairs = find_pairs(options.data)
+    if options.index is not None:
+        with options.index.open(newline="", encoding="utf-8") as lines:
+            named = {(row["set"], row["id"]) for row in csv.DictReader(lines)}
+        pairs = [pair for pair in pairs if (pair[0].parent.name, pair[0].stem) in named]
     for index in rng.permutation(len(pairs)):
         by_set.setdefault(pairs[index][0].parent.name, []).append(pairs[index])
     chosen: list[tuple[RGB, NDArray[np.uint8]]] = []
