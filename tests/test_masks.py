@@ -132,9 +132,17 @@ def test_negative_numbers_are_refused(tmp_path: Path) -> None:
         open_mask(write_tif(tmp_path / "m.tif", np.where(hard(), -7, 0).astype(np.int16)), SIZE)
 
 
-def test_8_bit_numbers_in_a_16_bit_file_are_noted(tmp_path: Path) -> None:
-    _, _, notes = read(write_tif(tmp_path / "m.tif", soft().astype(np.uint16)))
-    assert "255 of 65535" in notes
+@pytest.mark.parametrize("dtype", [np.uint16, np.int32, np.int64])
+def test_8_bit_numbers_in_a_wider_type_are_refused(tmp_path: Path, dtype: type[np.generic]) -> None:
+    """They would be background all over."""
+    values = soft().astype(dtype)
+    np.save(tmp_path / "m.npy", values)
+    with pytest.raises(InputError, match=r"end at 255 of \d+, .*; give 8 bit"):
+        open_mask(tmp_path / "m.npy", SIZE)
+    with pytest.raises(InputError, match=r"give (8 bit|uint8)"):
+        ArrayMask(values)
+    path = write_tif(tmp_path / "m.tif", np.where(soft() > 0, 256, 0).astype(np.uint16))
+    assert open_mask(path, SIZE).height == SIZE[0]
 
 
 def test_nodata_is_background(tmp_path: Path) -> None:

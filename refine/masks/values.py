@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from refine.errors import InputError
-from refine.sources import ROUNDING
+from refine.sources import ROUNDING, dark_text, is_dark
 
 _GREY_TOLERANCE = 3 / 255  # what JPEG makes of a grey picture that was saved in colours
 
@@ -63,7 +63,11 @@ class ValueSurvey:
         self._only_tops = self._only_tops and bool((is_zero | (values == self._top)).all())
 
     def decide(self, path: Path) -> Scale:
-        """The scale. Raises InputError for NaN, floats outside 0..1 by more than a rounding, and negative numbers."""
+        """The scale.
+
+        Raises InputError for NaN, floats outside 0..1 by more than a rounding, negative numbers, and 8 bit in a wider
+        type.
+        """
         if self._has_nan:
             raise InputError(f"{path}: the mask holds NaN; give values in 0..1 everywhere")
         rounding = ROUNDING if self._is_float else 0
@@ -74,12 +78,9 @@ class ValueSurvey:
         is_rounded = self._is_float and (self._lowest < 0 or self._highest > 1)
         if self._only_ones:
             return Scale(1, is_hard=True, is_rounded=is_rounded)
-        return Scale(self._top, self._only_tops, self._note(), is_rounded=is_rounded)
-
-    def _note(self) -> str | None:
-        if self._top > 255 >= self._highest:
-            return f"the mask's largest value is {self._highest:g} of {self._top}, so all of it counts as background"
-        return None
+        if is_dark(self._highest, self._top):
+            raise InputError(f"{path}: {dark_text(self._highest, self._top)}")
+        return Scale(self._top, self._only_tops, is_rounded=is_rounded)
 
 
 class ChannelSurvey:
@@ -136,4 +137,4 @@ def palette_scale(path: Path, palette: NDArray[np.uint8], used: NDArray[np.bool_
     survey = ValueSurvey(lookup.dtype)
     survey.look(lookup[used])
     scale = survey.decide(path)
-    return Scale(scale.one, scale.is_hard, scale.note, np.ascontiguousarray(lookup))
+    return Scale(scale.one, scale.is_hard, lookup=np.ascontiguousarray(lookup))
