@@ -143,7 +143,7 @@ def refine_raster(
         if mask is None:
             if not plan.networks_stay:
                 loaded.drop_refiner()
-            first = mask_by_network(source, networks, plan.decimations, settings.max_memory, loaded)
+            first = mask_by_network(source, networks, plan.decimations, settings.max_memory, loaded, progress)
             notes += notes_of(first, networks.coarse or "the network")
         else:
             size = (source.height, source.width)

@@ -5,7 +5,7 @@ The map that comes out is the network's probability on the network's own grid: n
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from math import ceil
 from typing import Protocol
 
@@ -102,12 +102,13 @@ def coarse_size(height: int, width: int, input_height: int, input_width: int) ->
     return input_height, input_width
 
 
-def make_coarse(image: ImageSource, network: CoarseNetwork) -> Mask:
+def make_coarse(image: ImageSource, network: CoarseNetwork, on_progress: Callable[[float], None] | None = None) -> Mask:
     """The network's probability of foreground, (h, w) of `coarse_size`, over the extent of the image.
 
     `image` must be prepared for `coarse_decimation(...)`. An image of at most 3 : 1 is brought to the network's size
     without keeping its aspect, averaged over areas; a longer one is run in squares that share half of themselves with
     the next, blended by cosine ramps. Invalid pixels are shown to the network as their nearest valid neighbour.
+    `on_progress` gets the share of the squares that is done, 0..1.
 
     Raises InputError if no pixel is valid.
     """
@@ -116,10 +117,16 @@ def make_coarse(image: ImageSource, network: CoarseNetwork) -> Mask:
     rows = Axis(map_height, network.input_height, network.input_height // 2)
     cols = Axis(map_width, network.input_width, network.input_width // 2)
     blended = np.zeros((map_height, map_width), np.float32)
-    for row, row_ramp in zip(rows.origins, rows.ramps, strict=True):
-        for col, col_ramp in zip(cols.origins, cols.ramps, strict=True):
-            part = np.s_[row : row + network.input_height, col : col + network.input_width]
-            blended[part] += np.multiply.outer(row_ramp, col_ramp) * network(np.ascontiguousarray(small[part]))
+    squares = [
+        (row, col, np.multiply.outer(row_ramp, col_ramp))
+        for row, row_ramp in zip(rows.origins, rows.ramps, strict=True)
+        for col, col_ramp in zip(cols.origins, cols.ramps, strict=True)
+    ]
+    for done, (row, col, weight) in enumerate(squares, start=1):
+        part = np.s_[row : row + network.input_height, col : col + network.input_width]
+        blended[part] += weight * network(np.ascontiguousarray(small[part]))
+        if on_progress is not None:
+            on_progress(done / len(squares))
     return blended.clip(0, 1)  # sums of ramps round to a hair above 1
 
 

@@ -19,7 +19,18 @@ from refine.handover import FirstMask, Handover, LevelCoarse
 from refine.level_store import DiskLevel, LevelStore, MemoryLevel
 from refine.plan import Plan
 from refine.run import Calls
-from refine.sources import ImageSource, Journal, KeepRows, MaskSink, MaskSource, NoJournal, Progress, Refiner
+from refine.sources import (
+    SWEEP,
+    ImageSource,
+    Journal,
+    KeepRows,
+    MaskSink,
+    MaskSource,
+    NoJournal,
+    Progress,
+    Refiner,
+    tells,
+)
 from refine.sweep import LevelReport, Seconds, Sweep
 from refine.write import write_corrections, write_mask
 
@@ -74,7 +85,8 @@ def refine_mask(
     finished = [journal.finished(number) for number in range(len(plan.levels))]
     begun = perf_counter()
     missing = [step for step, done in zip(plan.levels, finished, strict=True) if done < len(step.parts)]
-    image.prepare([step.level.decimation for step in missing if step.level.decimation > 1])
+    decimations = [step.level.decimation for step in missing if step.level.decimation > 1]
+    image.prepare(decimations, tells(progress, SWEEP))
     prepared = perf_counter() - begun
     first = FirstMask(mask, plan.height, plan.width)
     calls = Calls(refiner, plan.batch, is_given=plan.batch_is_given)

@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 import cv2
 import numpy as np
+from tqdm import tqdm
 
 from refine.errors import InputError
 from refine.geometry import Mask, Window
@@ -55,7 +56,7 @@ def evaluate_folders(
     read = [path for paths in (truths, *(folder.masks for folder in scored.values())) for path in paths.values()]
     if json_path is not None and real_path(json_path) in map(real_path, read):
         raise InputError(f"--json {json_path}: is one of the masks; give another name")
-    for path in truths.values():
+    for path in tqdm(truths.values(), unit=" images", disable=None, leave=False):
         actual = Truth.of(read_mask(path))
         for folder in scored.values():
             folder.add(path.stem, actual)

@@ -17,7 +17,7 @@ from refine.memory import BASELINE_BYTES, MIB, size_text
 from refine.networks import Networks
 from refine.raster import MAX_PIXELS
 from refine.softness import SHARPEST, USUAL, measure_ramp, measure_texture
-from refine.sources import ArrayMask, ImageSource, MaskSource
+from refine.sources import SWEEP, ArrayMask, ImageSource, MaskSource, Progress, tells
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,12 @@ def facts_by_network(networks: Networks, image_size: tuple[int, int]) -> MaskFac
 
 
 def mask_by_network(
-    image: ImageSource, networks: Networks, decimations: Sequence[int], budget_bytes: int, loaded: LoadedNetworks
+    image: ImageSource,
+    networks: Networks,
+    decimations: Sequence[int],
+    budget_bytes: int,
+    loaded: LoadedNetworks,
+    progress: Progress | None = None,
 ) -> MaskSource:
     """The mask of the image by the coarse network of `loaded`, in which it stays.
 
@@ -82,8 +87,8 @@ def mask_by_network(
         )
     network = loaded.coarse(networks)
     decimation = coarse_decimation(image.height, image.width, network.input_height, network.input_width)
-    image.prepare(sorted({*decimations, decimation} - {1}, reverse=True))
-    return ArrayMask(make_coarse(image, network))
+    image.prepare(sorted({*decimations, decimation} - {1}, reverse=True), tells(progress, SWEEP))
+    return ArrayMask(make_coarse(image, network, tells(progress, "first mask")))
 
 
 def notes_of(mask: MaskSource, coarse: str) -> tuple[str, ...]:

@@ -127,12 +127,23 @@ def print_plans(request: Request) -> int:
 
 
 class Bar:
-    """A Progress on the terminal: windows a second and the time left, level by level; nothing elsewhere."""
+    """A Progress on the terminal: what is done a second and the time left, step by step; nothing elsewhere."""
 
     def __init__(self, title: str) -> None:
         self._title = title
         self._bar: tqdm | None = None
+        self._preparing = ""
         self._run = 0
+
+    def prepare(self, what: str, share: float) -> None:
+        if what != self._preparing:
+            self._close()
+            if share == 1:  # of one step, which is done
+                return
+            self._preparing = what
+            self._bar = tqdm(total=100, desc=f"{self._title} {what}", unit=" %", disable=None, leave=False)
+        if self._bar is not None:
+            self._bar.update(int(100 * share) - self._bar.n)
 
     def begin(self, level: int, levels: int, window_rows: int, windows: int) -> None:
         self._close()
@@ -158,6 +169,7 @@ class Bar:
         if self._bar is not None:
             self._bar.close()
             self._bar = None
+        self._preparing = ""
 
 
 def _prepare(request: Request) -> tuple[tuple[Job, ...], tuple[Path | None, ...]]:

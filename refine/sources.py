@@ -8,6 +8,7 @@ any of them is.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from types import TracebackType
 from typing import Any, Protocol
 
@@ -109,6 +110,10 @@ class Refiner(Protocol):
 class Progress(Protocol):
     """Told how far a run is. How many windows run is not known before the sweep has selected them."""
 
+    def prepare(self, what: str, share: float) -> None:
+        """Before the levels: that share, 0..1, of what they need is done, such as the sweep that makes them."""
+        ...
+
     def begin(self, level: int, levels: int, window_rows: int, windows: int) -> None:
         """Level number `level` of `levels` begins: its window rows, and the windows that are at most run."""
         ...
@@ -116,6 +121,15 @@ class Progress(Protocol):
     def advance(self, window_rows: int, run: int, skipped: int) -> None:
         """That many more window rows are finished, and windows run and skipped, since the last call."""
         ...
+
+
+SWEEP = "sweep"
+"""How `Progress.prepare` is told of the sweep that makes the levels."""
+
+
+def tells(progress: Progress | None, what: str) -> Callable[[float], None] | None:
+    """What tells `progress` of the shares of `what`."""
+    return None if progress is None else partial(progress.prepare, what)
 
 
 class PartFile(Protocol):
@@ -231,10 +245,20 @@ ROUNDING = 1e-5
 """Floats this far outside 0..1 are a resize's rounding, and are cut off."""
 
 
+def is_dark(highest: float, top: int) -> bool:
+    """Whether a mask of up to `highest` of `top` would be background all over: one of 8 bit in a wider type."""
+    return 1 < highest <= 255 < top
+
+
+def dark_text(highest: float, top: int) -> str:
+    """What is said of such a mask."""
+    return f"the mask's values end at {highest:g} of {top}, so nothing is foreground; give 8 bit, 0 to 255"
+
+
 class ArrayMask:
     """A MaskSource over an (h, w) array: bool, uint8 0..255, uint16 0..65535, or float in 0..1.
 
-    An integer array of nothing but 0 and 1 counts as binary.
+    An integer array of nothing but 0 and 1 counts as binary. One of uint16 that ends at 255 is refused.
     """
 
     def __init__(self, mask: NDArray[np.generic]) -> None:
@@ -254,6 +278,8 @@ class ArrayMask:
             low, high = mask.min(), mask.max()
         if not (low >= 0 and high <= top):  # NaN fails both
             raise InputError(f"mask values lie outside 0..1: {low} to {high}; give probabilities, not logits")
+        if is_dark(float(high), top):
+            raise InputError(dark_text(float(high), top))
         self._mask = mask
         self._scale = top
         self._is_hard = bool(np.all((mask == 0) | (mask == top)))

@@ -34,6 +34,9 @@ class Interrupting:
     def __init__(self, last: int) -> None:
         self._left = last
 
+    def prepare(self, what: str, share: float) -> None:
+        pass
+
     def begin(self, level: int, levels: int, window_rows: int, windows: int) -> None:
         pass
 

@@ -181,3 +181,13 @@ def test_filling_takes_a_nearest_valid_pixel(seed: int, height: int, width: int)
 def test_nothing_valid_is_an_error() -> None:
     with pytest.raises(InputError, match="no valid pixel"):
         fill_invalid(np.zeros((2, 2, 3), np.uint8), np.zeros((2, 2), bool))
+
+
+def test_the_squares_of_a_long_image_are_told_one_by_one() -> None:
+    shares: list[float] = []
+    make_coarse(prepared(gradient(64, 640), 32), Brightness(), shares.append)
+    assert len(shares) > 3
+    np.testing.assert_allclose(shares, np.arange(1, len(shares) + 1) / len(shares))
+    shares.clear()
+    make_coarse(prepared(gradient(64, 96), 32), Brightness(), shares.append)
+    assert shares == [1]

@@ -15,7 +15,7 @@ from refine.engine import RunReport, refine_mask
 from refine.geometry import RGB, Mask, Window
 from refine.plan import Plan
 from refine.resample import mask_taps, resample
-from refine.sources import ArrayImage, ArrayMask, ArraySink, Refiner
+from refine.sources import SWEEP, ArrayImage, ArrayMask, ArraySink, Refiner
 
 laws = settings(max_examples=60, deadline=None)
 
@@ -206,8 +206,12 @@ def test_progress_adds_up_to_the_report() -> None:
     image = rng.integers(0, 256, (150, 120, 3), dtype=np.uint8)
     scene = Scene(image, blobs(rng, 20, 20, soft=False), tile=32, overlap=8, reach=48.0, batch=4)
     told: list[list[int]] = []
+    swept: list[tuple[str, float, int]] = []
 
     class Listening:
+        def prepare(self, what: str, share: float) -> None:
+            swept.append((what, share, len(told)))
+
         def begin(self, level: int, levels: int, window_rows: int, windows: int) -> None:
             told.append([window_rows, windows, 0, 0, 0])
 
@@ -218,6 +222,10 @@ def test_progress_adds_up_to_the_report() -> None:
     sink = ArraySink(150, 120)
     report = refine_mask(ArrayImage(image), ArrayMask(scene.mask), Sharpening(), scene.plan(), sink, Listening())
     assert len(told) == len(report.levels) > 1
+    shares = [share for _, share, _ in swept]
+    assert shares == sorted(set(shares))
+    assert {(what, begun) for what, _, begun in swept} == {(SWEEP, 0)}  # before any level
+    assert shares[-1] == 1
     for (rows, windows, done, ran, skipped), level in zip(told, report.levels, strict=True):
         assert (done, ran, skipped) == (rows, level.run, level.skipped)
         assert ran + skipped == windows == level.windows

@@ -141,6 +141,9 @@ class Meddling:
     def __init__(self, meddle: Callable[[], object]) -> None:
         self._meddle: Callable[[], object] | None = meddle
 
+    def prepare(self, what: str, share: float) -> None:
+        pass
+
     def begin(self, level: int, levels: int, window_rows: int, windows: int) -> None:
         if self._meddle is not None:
             self._meddle()
