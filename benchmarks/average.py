@@ -4,7 +4,8 @@
 
 What a network forgot of one kind of mask while it learnt another it often keeps in the mean (Wortsman et al. 2022,
 Robust fine-tuning of zero-shot models, section 3). The header is that of the second file, and holds what both say of
-their training; `--licence` replaces its terms, where the first saw sets that the second did not.
+their training, but no scores, which are not its own; `--licence` replaces its terms, where the first saw sets that the
+second did not.
 """
 
 from __future__ import annotations
@@ -28,8 +29,11 @@ from refine.models.metadata import Metadata
 def main(before: Path, after: Path, share: float, licence: str | None, out: Path) -> None:
     try:
         (first, about_first), (second, about) = load_model(before), load_model(after)
-        if (about_first.architecture, about_first.config) != (about.architecture, about.config):
-            raise click.ClickException(f"{before} and {after} are not of one network")
+        alike = ("architecture", "config", "preprocessing")
+        if any(getattr(about_first, name) != getattr(about, name) for name in alike):
+            raise click.ClickException(f"{before} and {after} are not of one network, or are shown images differently")
+        if out.exists():
+            raise click.ClickException(f"--out {out}: is there already; give a new name")
         own, mean = first.state_dict(), second.state_dict()
         for name, tensor in mean.items():
             if tensor.is_floating_point():
@@ -38,7 +42,7 @@ def main(before: Path, after: Path, share: float, licence: str | None, out: Path
             {"share": part, "step": one.step, "licence": one.licence, "training": one.training}
             for part, one in ((round(1 - share, 6), about_first), (share, about))
         ]
-        told = {"training": {"mean_of": parts}, "licence": licence or about.licence}
+        told = {"training": {"mean_of": parts}, "licence": licence or about.licence, "metrics": {}}
         save_checkpoint(out, mean, Metadata.model_validate({**about.model_dump(), **told}))
     except RefineError as error:
         raise click.ClickException(str(error)) from error

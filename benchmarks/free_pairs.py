@@ -56,12 +56,12 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=3, help="[default: %(default)s]")
     options = parser.parse_args()
     folder = options.out / "composites"
-    folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as name:
         fronts, grounds = Path(name) / "fronts", Path(name) / "grounds"
         cut_out(options.packages, fronts)
         cut_grounds(options.packages, grounds, np.random.default_rng(options.seed))
         pairs = CutOuts(fronts, grounds, seed=options.seed)
+        folder.mkdir(parents=True, exist_ok=True)
         numbers = [i * len(pairs) // options.count for i in range(options.count)]
         kept = sum(write(pairs, number, folder) for number in tqdm(numbers, unit=" pairs", disable=None))
     print(f"{kept} pairs in {folder}")
@@ -81,7 +81,9 @@ def cut_grounds(packages: Path, folder: Path, rng: np.random.Generator) -> None:
     share = packages / "usr/share"
     paths = [share / "backgrounds" / f"{name}.jpg" for name in LOMIRI]
     paths += [share / "backgrounds/mate/nature" / f"{name}.jpg" for name in MATE]
-    paths += [max((share / "wallpapers" / name / "contents/images").glob("*.jpg")) for name in PLASMA]
+    for name in PLASMA:
+        sizes = (share / "wallpapers" / name / "contents/images").glob("*x*.jpg")
+        paths.append(max(sizes, key=lambda path: int(path.stem.partition("x")[0]), default=share / "wallpapers" / name))
     for number, path in enumerate(paths):
         photograph = cv2.imread(str(path))
         if photograph is None:

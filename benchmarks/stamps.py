@@ -41,10 +41,10 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder of stamps/<id>.jpg and .png")
     options = parser.parse_args()
     stamps, folder = options.stamps, options.out / "stamps"
-    folder.mkdir(parents=True, exist_ok=True)
     kept = 0
     for name, picture in photographs(stamps):
         image, alpha = on_plain_ground(picture, np.random.default_rng(crc32(name.encode())))
+        folder.mkdir(parents=True, exist_ok=True)
         cv2.imwrite(str(folder / f"{name}.jpg"), image, [cv2.IMWRITE_JPEG_QUALITY, 95])
         cv2.imwrite(str(folder / f"{name}.png"), alpha)
         kept += 1

@@ -15,7 +15,7 @@ SHOWN = (*REFINERS, *network_names("coarse"), *COMPOSITES)
 ENCODED = ("mos_h", "mos_h_lite", "mos_l", "mos_l_lite")
 """Networks that see windows, whole images, composites; a picture of any kind; those whose encoder is one of timm's."""
 
-_WINDOWS = ("scale", "whole", "near_contour", "lines", "roofs", "inexact_scale")
+_WINDOWS = ("scale", "whole", "near_contour", "fringe", "lines", "roofs", "inexact_scale")
 _BENT = ("rotate_degrees", "crop", "upside_down", "quarter_turns", "elastic")
 _COLOURS = ("jitter", "grey", "jpeg", "clahe", "gamma", "noise")
 _PATCHES = ("patches", "patch_size", "patch_share")

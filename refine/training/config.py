@@ -90,7 +90,7 @@ class Augment(Section):
     composite: Share = Field(
         0.0, description="share of windows or whole images that are made of a cut-out on another photograph"
     )
-    fringe: Share = Field(0.0, description="share of windows' cut-outs with hair or fur drawn along the outline")
+    fringe: Share = Field(0.0, description="share of windows' composites, but for exact soft truths, with drawn fur")
     lines: Share = Field(0.0, description="share of windows with thin structures drawn over a photograph")
     roofs: Share = Field(0.0, description="share of windows with drawn roofs seen from above")
     inexact_scale: float = Field(
@@ -117,6 +117,8 @@ class Augment(Section):
     def _ordered(self) -> Augment:
         if not 0 < self.scale[0] <= self.scale[1]:
             raise ValueError(f"scale: must be 0 < low <= high, got {list(self.scale)}")
+        if self.fringe and not self.composite:
+            raise ValueError(f"fringe: {self.fringe:g}, but no window is a composite; set composite")
         if self.lines + self.roofs > 1:
             raise ValueError(f"lines: {self.lines:g} and roofs {self.roofs:g} are shares of one whole; lower them to 1")
         return self
