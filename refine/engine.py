@@ -17,7 +17,7 @@ from refine.errors import InputError
 from refine.geometry import BoolArray
 from refine.handover import FirstMask, Handover, LevelCoarse
 from refine.level_store import DiskLevel, LevelStore, MemoryLevel
-from refine.plan import Plan
+from refine.plan import Plan, check_stride
 from refine.run import Calls
 from refine.sources import (
     SWEEP,
@@ -120,8 +120,7 @@ def _check(image: ImageSource, refiner: Refiner, plan: Plan) -> None:
             f"the plan is for {plan.width} x {plan.height} (width x height), "
             f"but the image is {image.width} x {image.height}"
         )
-    if plan.tile % refiner.stride:
-        raise InputError(f"--tile {plan.tile} is not a multiple of the network's stride {refiner.stride}")
+    check_stride(plan.tile, refiner.stride)
 
 
 def _make_store(step: LevelPlan, folder: Path | None) -> LevelStore:

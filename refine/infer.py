@@ -59,8 +59,13 @@ def refine_images(request: Request, *, name: str) -> int:
     for number, (job, preview) in enumerate(zip(jobs, previews, strict=True)):
         if job in finished:
             forget(job.out)
-            _say(f"{job.out}: finished before, left as it is")
             records.add({"image": str(job.image), "out": str(job.out), "finished": "before"})
+            if preview is None or preview.exists():
+                _say(f"{job.out}: finished before, left as it is; --overwrite would make it anew")
+            else:
+                missing = f"finished before, but {preview} is not there; --overwrite makes both anew"
+                _say(f"{name}: {job.out}: {missing}", err=True)
+                exit_code = InputError.exit_code
             continue
         try:
             with Bar(job.image.name) as bar:
@@ -74,7 +79,7 @@ def refine_images(request: Request, *, name: str) -> int:
                     loaded=loaded,
                 )
         except KeyboardInterrupt as error:
-            if number or can_resume(job.out):
+            if can_resume(job.out) or (number and not request.settings.overwrite):
                 error.args = ("the same command with --resume goes on from here",)
             raise
         except RefineError as error:

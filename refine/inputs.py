@@ -203,4 +203,7 @@ def _refuse_equal_stems(images: Sequence[Path], destination: Destination) -> Non
         # Case is folded, because some file systems do.
         other = first.setdefault((real_path(folder), image.stem.casefold()), image)
         if other is not image:
-            raise InputError(f"{other} and {image} have the same stem and would share one result; refine them apart")
+            raise InputError(
+                f"{other} and {image} have the same stem and would share one result; refine them apart, or, if one is"
+                f" the other's mask, name the images alone, such as --image '{other.parent}/*{other.suffix}'"
+            )

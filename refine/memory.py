@@ -14,7 +14,6 @@ from typing import Protocol
 from refine.cascade import LevelPlan
 
 MIB = 1 << 20
-GIB = 1 << 30
 
 MARGIN = 1.15
 """Measured figures are raised by this: allocators, library versions and machines differ."""

@@ -31,7 +31,7 @@ from refine.memory import (
 )
 from refine.models.metadata import Metadata, has_metadata, read_header, read_metadata, sha256
 from refine.models.registry import NETWORKS
-from refine.plan import MINIMUM_TILE, Device
+from refine.plan import Device, check_stride
 from refine.settings import Backend, CoarseKind, Settings
 from refine.shipped import default_checkpoint, shipped_names
 from refine.sources import Refiner
@@ -152,12 +152,7 @@ def choose_networks(settings: Settings, device: Device, *, needs_coarse: bool) -
     """
     checkpoint = settings.checkpoint or _shipped("mos_h", device)
     metadata = _read(checkpoint, option="--checkpoint", role="refiner")
-    stride = STRIDES[metadata.architecture]
-    if settings.tile % stride:
-        fits = max(MINIMUM_TILE, round(settings.tile / stride) * stride)
-        raise InputError(
-            f"--tile {settings.tile} is not a multiple of the network's stride {stride}; try --tile {fits}"
-        )
+    check_stride(settings.tile, STRIDES[metadata.architecture])
     if settings.backend == "onnxruntime":
         _check_exported(checkpoint, metadata, settings.tile)
     if not needs_coarse:

@@ -270,6 +270,13 @@ def _too_small(height: int, width: int, tile: int, batch: int | None, budget: in
     )
 
 
+def check_stride(tile: int, stride: int, minimum: int = MINIMUM_TILE) -> None:
+    """Raises InputError, which names the nearest tile that fits, unless the network's stride divides `tile`."""
+    if tile % stride:
+        fits = max(minimum, round(tile / stride) * stride)
+        raise InputError(f"--tile {tile} is not a multiple of the network's stride {stride}; try --tile {fits}")
+
+
 def _check_options(
     height: int,
     width: int,
@@ -285,9 +292,7 @@ def _check_options(
         raise InputError(f"an image of {width} x {height} (width x height) has no pixels")
     if tile < minimum_tile:
         raise InputError(f"--tile {tile} is below {minimum_tile}; try --tile 224")
-    if tile % stride:
-        fits = max(minimum_tile, round(tile / stride) * stride)
-        raise InputError(f"--tile {tile} is not a multiple of the network's stride {stride}; try --tile {fits}")
+    check_stride(tile, stride, minimum_tile)
     if not 0 <= overlap < tile:
         raise InputError(f"--overlap {overlap} is not smaller than --tile {tile}; try --overlap {tile // 4}")
     if reach is not None and not 1 <= reach < float("inf"):

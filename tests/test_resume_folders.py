@@ -109,6 +109,19 @@ def test_what_a_run_left_that_was_killed_at_its_very_end_is_removed(command: Cal
     assert out.read_bytes() == truth
 
 
+def test_a_result_without_its_preview_is_told(command: Call, many: Path) -> None:
+    assert command(many, "--preview", f"{many}/seen/")[0] == 0
+    assert command(many, "--preview", f"{many}/seen/", "--resume")[::2] == (0, "")
+    (many / "seen" / "b_preview.png").unlink()
+    code, said, err = command(many, "--preview", f"{many}/seen/", "--resume")
+    assert code == 2
+    assert "a.tif: finished before, left as it is" in said
+    assert err == (
+        f"infer.py: {many}/results/b.tif: finished before, but {many}/seen/b_preview.png is not there; --overwrite makes"
+        " both anew\n"
+    )
+
+
 @pytest.mark.usefixtures("small_parts")
 def test_results_that_are_not_whole_are_not_taken_as_finished(command: Call, many: Path, options: Settings) -> None:
     (many / "results").rmdir()

@@ -15,11 +15,12 @@ from torch import Tensor, nn
 from refine.backends.onnx_backend import INPUTS, OUTPUT
 from refine.backends.onnx_file import Exported, entry_of
 from refine.backends.torch_backend import made_ready
-from refine.errors import CheckpointError, InputError, InstallationError
+from refine.errors import CheckpointError, InstallationError
 from refine.geometry import RGB, Mask
 from refine.models.checkpoint import load_model
 from refine.models.metadata import sha256
 from refine.models.preprocessing import Preprocessing
+from refine.plan import check_stride
 
 OPSET = 17
 
@@ -51,8 +52,7 @@ def export_refiner(checkpoint: Path, tile: int) -> tuple[bytes, Exported]:
         raise InstallationError('refine export: needs the package onnx; pip install "refine[onnx]"') from error
     model, metadata = load_model(checkpoint, expect="refiner")
     stride = cast(int, model.stride)
-    if tile % stride:
-        raise InputError(f"--tile {tile} is not a multiple of the network's stride {stride}")
+    check_stride(tile, stride)
     if metadata.preprocessing.white != "255":
         raise CheckpointError(f"{checkpoint}: is scaled by each image's own maximum, which is not exported")
     windows = _Windows(model, metadata.preprocessing)

@@ -20,9 +20,13 @@ UNFINISHED = ".unfinished"
 def owned(folder: Path) -> Iterator[None]:
     """Make `folder` where it is not there, and keep other processes from training in it.
 
-    Raises InputError if one does already.
+    Raises InputError if one does already, or the folder cannot be made.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        why = "is a file" if folder.is_file() else f"cannot be made: {error.strerror}"
+        raise InputError(f"--run {folder}: {why}; give another folder") from error
     descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
     try:
         if not _locked(descriptor):
