@@ -116,10 +116,8 @@ def test_a_result_without_its_preview_is_told(command: Call, many: Path) -> None
     code, said, err = command(many, "--preview", f"{many}/seen/", "--resume")
     assert code == 2
     assert "a.tif: finished before, left as it is" in said
-    assert err == (
-        f"infer.py: {many}/results/b.tif: finished before, but {many}/seen/b_preview.png is not there; --overwrite makes"
-        " both anew\n"
-    )
+    missing = f"but {many}/seen/b_preview.png is not there; --overwrite makes both anew"
+    assert err == f"infer.py: {many}/results/b.tif: finished before, {missing}\n"
 
 
 @pytest.mark.usefixtures("small_parts")

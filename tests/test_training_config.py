@@ -70,6 +70,7 @@ def test_every_problem_is_named_in_one_message(tmp_path: Path) -> None:
         ("data", [{"name": "a", "path": "a", "weights": {"b": -1}}], r"data\.0\.weights\.b: .*, got -1"),
         ("data", [{"name": "a", "path": "a", "weights": {"b": 1e308}}], r"data\.0\.weights\.b: .*, got 1e\+308"),
         ("augment", {"lines": 0.6, "roofs": 0.6}, r"augment: lines: 0\.6 and roofs 0\.6 are shares of one whole"),
+        ("augment", {"fringe": 0.5}, r"augment\.fringe: 0\.5, but no window is a composite"),
         ("seed", 2**32, "seed: .*less than 4294967296, got 4294967296"),
     ],
 )
@@ -97,10 +98,10 @@ def test_a_mistyped_key_is_told_with_the_one_that_is_like_it(
 
 ELSEWHERE: dict[str, dict[str, object]] = {
     "augment": {
-        "scale": (1.5, 2.0), "whole": 1.0, "near_contour": 0.1, "composite": 1.0, "lines": 1.0, "roofs": 1.0,
-        "inexact_scale": 0.3, "jitter": (0.5, 0.0, 0.0, 0.0), "grey": 1.0, "jpeg": 1.0, "rotate_degrees": 90.0,
-        "crop": 0.5, "upside_down": 1.0, "quarter_turns": 1.0, "elastic": 500.0, "clahe": 1.0, "gamma": 1.0,
-        "noise": 20.0, "patches": 9, "patch_size": 10.0, "patch_share": 1.0,
+        "scale": (1.5, 2.0), "whole": 1.0, "near_contour": 0.1, "composite": 1.0, "fringe": 1.0, "lines": 1.0,
+        "roofs": 1.0, "inexact_scale": 0.3, "jitter": (0.5, 0.0, 0.0, 0.0), "grey": 1.0, "jpeg": 1.0,
+        "rotate_degrees": 90.0, "crop": 0.5, "upside_down": 1.0, "quarter_turns": 1.0, "elastic": 500.0,
+        "clahe": 1.0, "gamma": 1.0, "noise": 20.0, "patches": 9, "patch_size": 10.0, "patch_share": 1.0,
     },
     "perturb": {
         "kinds": {"exact": 1.0}, "late_kinds": {"reduce": 1.0}, "late_from": 0.9, "reduce_max": 4.0, "hard": 0.9,
@@ -118,7 +119,8 @@ def test_an_option_changes_what_a_network_is_shown_or_is_refused(tmp_path: Path,
         model={"architecture": name, "size": 48, "options": {"depth": False} if name == "unet6" else {}},
         loss={"outputs": {"final": {"bce": 1.0}}},
         schedule={"steps": 4, "batch": 2, "warmup_steps": 0},
-        augment={"patches": 3} if name in ("mos_h_lite", "u2netp") else {},
+        augment=({"patches": 3} if name in ("mos_h_lite", "u2netp") else {})
+        | ({"composite": 0.5} if name == "mos_h_lite" else {}),
         perturb={"late_kinds": {"warp": 1.0}} if name == "mos_h_lite" else {},
     )
     config = parse_config(raw, "test")

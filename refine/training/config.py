@@ -117,8 +117,6 @@ class Augment(Section):
     def _ordered(self) -> Augment:
         if not 0 < self.scale[0] <= self.scale[1]:
             raise ValueError(f"scale: must be 0 < low <= high, got {list(self.scale)}")
-        if self.fringe and not self.composite:
-            raise ValueError(f"fringe: {self.fringe:g}, but no window is a composite; set composite")
         if self.lines + self.roofs > 1:
             raise ValueError(f"lines: {self.lines:g} and roofs {self.roofs:g} are shares of one whole; lower them to 1")
         return self
@@ -251,6 +249,8 @@ class TrainingConfig(Section):
     def _has_an_effect(self) -> TrainingConfig:
         if in_vain := asked_in_vain(self.model.architecture, self):
             raise ValueError(in_vain)
+        if self.augment.fringe and not self.augment.composite:
+            raise ValueError(f"augment.fringe: {self.augment.fringe:g}, but no window is a composite; set composite")
         return self
 
     @model_validator(mode="after")
