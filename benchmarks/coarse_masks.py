@@ -48,6 +48,7 @@ class Coarse:
     kind: str
     mask: Mask | NDArray[np.uint8]
     reach: float | None = None
+    is_own: bool = False  # made by a network of the run itself
 
 
 Maker = Callable[[Entry, RGB, NDArray[np.uint8]], Iterator[Coarse]]
@@ -111,7 +112,10 @@ def by_network(
     """A network's map, wrong by this many of its pixels; None: as a mask of unknown origin, handed in."""
     made = make_coarse(ArrayImage(image), network)
     pixel = max(image.shape[0] / made.shape[0], image.shape[1] / made.shape[1])
-    yield Coarse(kind, made, None if pixels is None else max(1.0, pixels * pixel))
+    if pixels is None:
+        yield Coarse(kind, made)
+    else:
+        yield Coarse(kind, made, max(1.0, pixels * pixel), is_own=True)
 
 
 def stored_predictions(entry: Entry, image: RGB, mask: NDArray[np.uint8]) -> Iterator[Coarse]:

@@ -25,12 +25,13 @@ from typing import Any
 import cv2
 import numpy as np
 from coarse_masks import makers
+from numpy.typing import NDArray
 from quality import as_unit, read_index, read_pair
 
 from refine import backends
 from refine.allocation import keep_freed_memory
 from refine.api import Settings, refine_with
-from refine.geometry import Axis, Mask
+from refine.geometry import RGB, Axis, Mask
 from refine.metrics import boundary_bands, mean_boundary_accuracy
 from refine.shipped import default_checkpoint
 
@@ -52,6 +53,7 @@ def main() -> None:
     parser.add_argument("--kinds", default="truth64,u2netp,mos_l", help="of first masks  [default: %(default)s]")
     parser.add_argument("--overlaps", default="16,32,64", help="pixels  [default: %(default)s]")
     parser.add_argument("--passes", default="2", help="over each window  [default: %(default)s]")
+    parser.add_argument("--side", type=int, help="images are enlarged to this long side first, in pixels")
     parser.add_argument("--tile", type=int, default=224)
     parser.add_argument("--checkpoint", type=Path, default=default_checkpoint("mos_h_lite"))
     parser.add_argument("--out", type=Path, help="figures as JSON")
@@ -65,7 +67,7 @@ def main() -> None:
     found: dict[str, Found] = defaultdict(lambda: defaultdict(lambda: defaultdict(list)))
     before: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     for entry in read_index(options.index, options.data, split=None, sets=[], limit=options.limit):
-        image, truth = read_pair(entry)
+        image, truth = enlarged_to(options.side, *read_pair(entry))
         bands = boundary_bands(truth)
         for coarse in (coarse for make in kinds for coarse in make(entry, image, truth)):
             enlarged = cv2.resize(as_unit(coarse.mask), truth.shape[::-1], interpolation=cv2.INTER_LINEAR)
@@ -88,6 +90,15 @@ def main() -> None:
     if options.out is not None:
         sets = {kind: {name: len(scores) for name, scores in by_set.items()} for kind, by_set in before.items()}
         options.out.write_text(json.dumps({"images": sets, "rows": rows}, indent=2) + "\n")
+
+
+def enlarged_to(side: int | None, image: RGB, truth: NDArray[np.uint8]) -> tuple[RGB, NDArray[np.uint8]]:
+    """Both as they are, or with a long side of `side`."""
+    scale = 1.0 if side is None else side / max(truth.shape)
+    if scale <= 1:
+        return image, truth
+    big, mask = (cv2.resize(p, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC) for p in (image, truth))
+    return np.asarray(big, np.uint8), np.asarray(mask, np.uint8)
 
 
 def across_lines(refined: Mask, first: Mask, tile: int, overlap: int) -> tuple[float, float]:

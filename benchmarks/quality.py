@@ -42,14 +42,17 @@ from tqdm import tqdm
 from refine.api import refine_with
 from refine.backends import load_refiner
 from refine.cascade import choose_reach
+from refine.engine import refine_mask
 from refine.errors import InputError, RefineError
-from refine.first_mask import facts_of_mask
+from refine.first_mask import MaskFacts, facts_of_mask
 from refine.geometry import RGB, Mask
 from refine.metrics.summary import Scores, Summary, Truth, count_worse, score, summarise
+from refine.plan import Device
+from refine.planning import plan_for_array
 from refine.report import versions
 from refine.settings import Settings
 from refine.shipped import default_checkpoint
-from refine.sources import ArrayMask, Refiner
+from refine.sources import ArrayImage, ArrayMask, ArraySink, Refiner
 
 REFINE = "refine"
 MEASURES = {"IoU": "iou_mean", "mBA": "mba", "Boundary IoU": "boundary_iou", "MAE": "mae"}
@@ -125,6 +128,19 @@ class Bench:
             for result in self._methods(entry, image, truth, coarse)
         ]
 
+    def _refined(self, image: RGB, coarse: Coarse) -> Mask:
+        """As a run would: one that makes the first mask itself knows that a network did."""
+        if not coarse.is_own:
+            settings = self._settings.model_copy(update={"reach": coarse.reach})
+            return refine_with(self._refiner, image, coarse.mask, settings=settings)
+        source, first = ArrayImage(image), ArrayMask(coarse.mask)
+        facts = MaskFacts(first.height, first.width, is_network_output=True, is_hard=False)
+        device: Device = "cuda" if self._settings.device == "cuda" else "cpu"
+        plan = plan_for_array(source, facts, self._settings, device, self._refiner.stride, self._refiner)
+        sink = ArraySink(source.height, source.width, np.float32)
+        refine_mask(source, first, self._refiner, plan, sink, as_float=True)
+        return np.asarray(sink.rows, np.float32)
+
     def _methods(self, entry: Entry, image: RGB, truth: Truth, coarse: Coarse) -> Iterator[Result]:
         height, width = image.shape[:2]
         enlarged = cv2.resize(as_unit(coarse.mask), (width, height), interpolation=cv2.INTER_LINEAR)
@@ -132,10 +148,7 @@ class Bench:
         facts = facts_of_mask(ArrayMask(coarse.mask), (height, width))
         chosen = choose_reach(height, width, facts.height, facts.width, is_network_output=False, ramp=facts.ramp)
         reach = coarse.reach or chosen  # what refine takes; the rivals get the same
-        settings = self._settings.model_copy(update={"reach": coarse.reach})
-        methods: dict[str, Callable[[], Mask]] = {
-            REFINE: lambda: refine_with(self._refiner, image, coarse.mask, settings=settings)
-        }
+        methods: dict[str, Callable[[], Mask]] = {REFINE: lambda: self._refined(image, coarse)}
         for name in self._rivals:
             if name != "matting" or height * width <= MOST_MATTING_PIXELS:
                 methods[name] = partial(RIVALS[name], image, before, reach)

@@ -24,6 +24,11 @@ from refine.sources import ArrayImage
 JOURNALLED_PIXELS = 1 << 24
 """From this size on, finished parts are kept on disk; below, to start anew costs seconds."""
 
+OVERLAP, OWN_OVERLAP = 64, 32
+"""Pixels that neighbouring windows share, and where a network of the run makes the first mask. On 27 validation images
+such masks came out as good with 32 px (77.76 mBA, with 64 77.73) in three quarters of the time, and on 6 of them
+enlarged to 4096 px too; truths at 64 px lost 0.1 points, enlarged 1.0."""
+
 
 def cost_of(networks: Networks, settings: Settings) -> MeasuredCost:
     """What the refining network takes, asked as often as `settings` say."""
@@ -123,6 +128,13 @@ def _with_both_kept(plan: Plan, networks: Networks) -> Plan:
     return replace(kept, device_memory={**plan.device_memory, "coarse network, kept": networks.coarse_held_bytes})
 
 
+def choose_overlap(facts: MaskFacts, settings: Settings) -> int:
+    """What was given, else OVERLAP, or OWN_OVERLAP where a network of this run makes the first mask."""
+    if settings.overlap is not None:
+        return settings.overlap
+    return OWN_OVERLAP if facts.is_network_output else OVERLAP
+
+
 class _Common(TypedDict):
     mask_height: int
     mask_width: int
@@ -149,7 +161,7 @@ def _common(facts: MaskFacts, settings: Settings, device: Device, stride: int) -
         "mask_ramp": facts.ramp,
         "is_hard": facts.is_hard,
         "tile": settings.tile,
-        "overlap": settings.overlap,
+        "overlap": choose_overlap(facts, settings),
         "reach": settings.reach,
         "select": settings.select,
         "passes": settings.passes,

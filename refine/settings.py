@@ -80,7 +80,9 @@ class Settings(BaseModel):
         None, description="weights of the refining network; the shipped ones if not given"
     )
     tile: int = Field(224, ge=96, description="side of a window; a multiple of the network's stride")
-    overlap: int = Field(64, ge=0, description="pixels that neighbouring windows share")
+    overlap: int | None = Field(
+        None, ge=0, description="pixels that neighbouring windows share; 64, or 32 where no mask is given"
+    )
     select: Literal["boundary", "all"] = Field("boundary", description="run the windows along the outline, or all")
     bands: Annotated[tuple[int, ...], BeforeValidator(_tuple)] | None = Field(
         None, description="bands of the raster taken as RGB, counted from 1: one or three"
@@ -134,7 +136,7 @@ class Settings(BaseModel):
 
     @model_validator(mode="after")
     def _fit_together(self) -> Settings:
-        if self.overlap >= self.tile:
+        if self.overlap is not None and self.overlap >= self.tile:
             raise ValueError(
                 f"--overlap {self.overlap} is not smaller than --tile {self.tile}; try --overlap {self.tile // 4}"
             )

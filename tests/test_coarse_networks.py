@@ -35,6 +35,7 @@ from refine.models.metadata import Metadata, read_metadata
 from refine.models.registry import NETWORKS, published_preprocessing
 from refine.networks import choose_networks
 from refine.networks import load_coarse as load_together
+from refine.planning import OVERLAP, OWN_OVERLAP
 from refine.settings import CoarseKind, Settings
 from refine.shipped import default_checkpoint
 from refine.sources import ArrayImage, ArrayMask
@@ -112,6 +113,16 @@ def test_the_plan_counts_the_coarse_network_and_names_the_smallest_budget() -> N
     few = settings.model_copy(update={"max_memory": BASELINE_BYTES["cpu"] + 325 * MIB})
     with pytest.raises(MemoryBudgetError, match="--coarse u2netp"):  # an array's plan does not count the network
         refine_array(picture(), settings=few)
+
+
+def test_windows_share_less_where_the_run_makes_the_first_mask(tmp_path: Path) -> None:
+    mask = tmp_path / "mask.png"
+    cv2.imwrite(str(mask), np.zeros((64, 64), np.uint8))
+    cpu = Settings(device="cpu")
+    assert plan_raster(ASTRONAUT, settings=cpu).overlap == OWN_OVERLAP < OVERLAP
+    assert plan_raster(ASTRONAUT, mask, settings=cpu).overlap == OVERLAP
+    for first in (None, mask):
+        assert plan_raster(ASTRONAUT, first, settings=Settings(device="cpu", overlap=48)).overlap == 48
 
 
 class Says:
