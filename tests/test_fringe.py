@@ -20,7 +20,7 @@ def disc() -> NDArray[np.float32]:
 
 
 def picture_of(alpha: NDArray[np.float32]) -> NDArray[np.uint8]:
-    return np.where((alpha > 0.5)[..., None], RED, GREEN)
+    return np.where((alpha > 0)[..., None], RED, GREEN)
 
 
 seeds = st.integers(0, 10**6)
