@@ -22,6 +22,7 @@ from refine.inputs import Job, check_new_file, make_jobs, real_path
 from refine.loaded import LoadedNetworks
 from refine.networks import choose_networks, likely_device
 from refine.outputs import PREVIEW_SUFFIXES
+from refine.plan_table import plan_table
 from refine.raster import check_output, default_output, is_whole_mask, read_header
 from refine.remote import check_local
 from refine.report import write_text
@@ -127,7 +128,7 @@ def print_plans(request: Request) -> int:
     jobs, _ = _prepare(request)
     for job in jobs:
         plan = plan_raster(job.image, job.mask, settings=request.settings, of_several=len(jobs) > 1)
-        click.echo(click.format_filename(f"{job.image} -> {job.out}\n{plan.describe()}"))
+        click.echo(click.format_filename(f"{job.image} -> {job.out}\n{plan_table(plan)}"))
     return 0
 
 

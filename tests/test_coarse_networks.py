@@ -35,6 +35,7 @@ from refine.models.metadata import Metadata, read_metadata
 from refine.models.registry import NETWORKS, published_preprocessing
 from refine.networks import choose_networks
 from refine.networks import load_coarse as load_together
+from refine.plan_table import plan_table
 from refine.planning import OVERLAP, OWN_OVERLAP
 from refine.settings import CoarseKind, Settings
 from refine.shipped import default_checkpoint
@@ -98,7 +99,7 @@ def test_the_plan_counts_the_coarse_network_and_names_the_smallest_budget() -> N
     plan = plan_raster(ASTRONAUT, settings=settings)
     assert plan.first_mask["coarse network"] == COARSE_COSTS["u2netp"].peak_bytes(320)
     assert plan.planned_peak == max(sum(plan.first_mask.values()), sum(plan.memory.values()))
-    assert "coarse network" in plan.describe()
+    assert "coarse network" in plan_table(plan)
     with pytest.raises(MemoryBudgetError, match=r"--coarse u2netp, .*--max-memory (\d+)MiB$") as caught:
         plan_raster(ASTRONAUT, settings=settings.model_copy(update={"max_memory": 500 * MIB}))
     smallest = int(str(caught.value).rsplit(" ", 1)[1].removesuffix("MiB")) * MIB

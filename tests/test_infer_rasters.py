@@ -19,6 +19,7 @@ from refine.api import plan_raster
 from refine.errors import InputError, RasterError
 from refine.masks import RasterMask, open_mask
 from refine.models.metadata import sha256
+from refine.plan_table import plan_table
 from refine.run_folder import can_resume
 
 Pair = tuple[NDArray[np.uint8], NDArray[np.uint8]]
@@ -75,7 +76,7 @@ def test_the_plan_counts_the_file_that_a_cog_is_copied_from(pair: tuple[Path, Pa
     plain = plan_raster(*pair, settings=options)
     cog = plan_raster(*pair, settings=options.model_copy(update={"cog": True}))
     assert cog.temporary_bytes - plain.temporary_bytes == 900 * 1200 * 4 // 3
-    assert "mask before its copy" in cog.describe()
+    assert "mask before its copy" in plan_table(cog)
 
 
 def test_a_preview_that_fails_leaves_the_mask_and_says_so(

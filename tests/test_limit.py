@@ -17,6 +17,7 @@ from refine.geometry import RGB, BoolArray, Mask
 from refine.identity import plan_identity
 from refine.limit import Limit
 from refine.plan import Plan, make_plan
+from refine.plan_table import plan_table
 from refine.sources import ArrayImage, ArrayMask, ArraySink
 
 SIDE = 300
@@ -108,7 +109,7 @@ def test_a_reach_is_held_if_it_is_given_and_one_level_and_the_overlap_hold_it(
 ) -> None:
     plan = make_plan(2000, 2000, mask_height=2000, mask_width=2000, reach=reach, overlap=overlap)
     assert plan.holds_reach == held
-    assert ("nothing changes beyond 6.0 px" in plan.describe()) == held
+    assert ("nothing changes beyond 6.0 px" in plan_table(plan)) == held
 
 
 @pytest.mark.parametrize(("side", "small"), [(501, 126), (1001, 251), (1023, 256)])

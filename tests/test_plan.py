@@ -14,6 +14,7 @@ from refine.errors import InputError, MemoryBudgetError
 from refine.geometry import Window
 from refine.memory import MIB
 from refine.plan import Plan, make_plan
+from refine.plan_table import plan_table
 
 sizes = st.integers(1, 60_000)
 GIB = 1 << 30
@@ -178,7 +179,7 @@ def test_only_a_given_mask_is_taken_as_hard_unseen() -> None:
 
 def test_the_table_names_every_level_and_every_figure() -> None:
     plan = plan_of(3000, 5000, roi=Window(10, 20, 30, 40), budget_bytes=4 * GIB, is_hard=None)
-    table = plan.describe()
+    table = plan_table(plan)
     assert "5000 x 3000 (width x height)" in table
     assert "rows 10 to 40, columns 20 to 60" in table
     for step in plan.levels:
@@ -193,7 +194,7 @@ def test_the_table_names_every_level_and_every_figure() -> None:
 def test_a_mask_of_the_images_size_that_was_not_read_is_said_to_be_taken_as_hard() -> None:
     unread = make_plan(4096, 4096, mask_height=4096, mask_width=4096)
     assert "taken as hard, wrong by 8 px" in unread.notes[0]
-    assert unread.notes[0] in unread.describe()
+    assert unread.notes[0] in plan_table(unread)
     assert not make_plan(4096, 4096, mask_height=4096, mask_width=4096, is_hard=True).notes
 
 

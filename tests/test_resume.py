@@ -18,6 +18,7 @@ from rasters import write_tif
 
 from refine.api import plan_raster, refine_raster
 from refine.errors import InputError
+from refine.plan_table import plan_table
 from refine.run_folder import can_resume, folder_of
 from refine.settings import Settings
 
@@ -213,10 +214,10 @@ def test_small_images_leave_nothing_and_are_run_anew(folder: Path, options: Sett
 
 
 def test_a_plan_says_what_the_parts_take_of_the_disk(folder: Path, options: Settings, checkpoints: Path) -> None:
-    assert "finished parts" not in plan_raster(folder / "scene.tif", folder / "rough.png", settings=options).describe()
+    assert "finished parts" not in plan_table(plan_raster(folder / "scene.tif", folder / "rough.png", settings=options))
     large = write_tif(folder / "large.tif", np.zeros((4096, 4096, 3), np.uint8))
     plan = plan_raster(large, folder / "rough.png", settings=with_option(options, align="stretch"))
     assert plan.is_journalled
     assert plan.temporary["finished parts, at most"] >= 4096 * 4096
-    assert "finished parts, at most" in plan.describe()
+    assert "finished parts, at most" in plan_table(plan)
     assert plan.memory["part's file"] > 0

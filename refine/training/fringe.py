@@ -13,14 +13,7 @@ from numpy.typing import NDArray
 
 from refine.fill import fill_invalid
 from refine.training.composites import signed_distance
-from refine.training.drawn import averaged, fill_polygon
-
-RGB = NDArray[np.uint8]
-Alpha = NDArray[np.float32]
-Points = NDArray[np.float64]
-
-FINE = 4
-"""Strands are drawn this many times larger and averaged."""
+from refine.training.drawn import FINE, RGB, Alpha, Points, averaged, fill_polygon
 
 MOST_STRANDS = 700
 

@@ -211,7 +211,8 @@ class WindowSamples(Dataset[Sample]):
         """
         crop = take(pair, place, self.size + 2 * MARGIN, rng)
         keeps_own = not pair.is_exact and rng.random() < 0.5
-        if pair.is_exact and rng.random() < 0.75:
+        keeps_truth = pair.is_exact and rng.random() < 0.75
+        if keeps_truth:
             alpha = crop.truth
         else:
             alpha = (cut_inside if keeps_own else same_shape)(crop.truth, place.scale, rng)
@@ -219,7 +220,7 @@ class WindowSamples(Dataset[Sample]):
             return None
         foreground = crop.image if keeps_own else self._anywhere(rng)
         fringe = self.config.augment.fringe
-        if fringe and alpha is not crop.truth and rng.random() < fringe:
+        if fringe and not keeps_truth and rng.random() < fringe:
             foreground, alpha = with_fringe(foreground, alpha, rng)
         image = lay_over(foreground, self._anywhere(rng), alpha, rng)
         trusted = np.ones_like(alpha, dtype=np.bool_)
