@@ -1,21 +1,17 @@
-"""Free cut-outs laid on photographs of free wallpapers: training pairs that anyone may use.
+"""Cut-outs of tuxpaint-stamps-default laid on photographs of free wallpapers: training pairs that anyone may use.
 
     apt-get download tuxpaint-stamps-default lomiri-wallpapers-16.04 lomiri-wallpapers-20.04 mate-backgrounds \
         plasma-workspace-wallpapers
     for package in *.deb; do dpkg-deb -x "$package" unpacked; done
     python benchmarks/free_pairs.py --packages unpacked --out data/freepairs
-    npm pack @lobehub/fluent-emoji-3d && tar xzf lobehub-fluent-emoji-3d-*.tgz
-    python benchmarks/free_pairs.py --packages unpacked --emoji package/assets --count 1600 --out data/freepairs
 
-Writes `composites/<id>.jpg` with `composites/<id>.png`, the exact alpha; of emoji `emoji/<id>`. The stamps are GPL-2,
-the emoji MIT (renderings by Microsoft), the photographs CC BY-SA (lomiri), GPL-2+ (mate) and LGPL-3 (plasma).
-Photographs behind test images (`cg` of the test pack) are not among them.
+Writes `composites/<id>.jpg` with `composites/<id>.png`, the exact alpha. The stamps are GPL-2, the photographs CC BY-SA
+(lomiri), GPL-2+ (mate) and LGPL-3 (plasma). Photographs behind test images (`cg` of the test pack) are not among them.
 """
 
 from __future__ import annotations
 
 import argparse
-import re
 import tempfile
 from pathlib import Path
 
@@ -39,9 +35,6 @@ PLASMA = (
 )  # fmt: skip
 """Photographs among the wallpapers, found by looking."""
 
-REPEATED = re.compile("1f3f[b-f]|1f1(e[6-9a-f]|f[0-9a-f])|e006")
-"""In an emoji's name: a skin tone, or a part of a flag."""
-
 CROPS = 6
 """Backgrounds cut out of a photograph, each at a scale of its own."""
 
@@ -58,16 +51,14 @@ LEAST = 0.004
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--packages", type=Path, required=True, help="folder that the packages are unpacked into")
-    parser.add_argument("--emoji", type=Path, help="folder of Fluent Emoji: the cut-outs are these, not the stamps")
-    parser.add_argument("--out", type=Path, required=True, help="folder of <set>/<id>.jpg and .png")
+    parser.add_argument("--out", type=Path, required=True, help="folder of composites/<id>.jpg and .png")
     parser.add_argument("--count", type=int, default=700, help="[default: %(default)s]")
     parser.add_argument("--seed", type=int, default=3, help="[default: %(default)s]")
     options = parser.parse_args()
-    folder = options.out / ("composites" if options.emoji is None else "emoji")
+    folder = options.out / "composites"
     with tempfile.TemporaryDirectory() as name:
         fronts, grounds = Path(name) / "fronts", Path(name) / "grounds"
-        fronts.mkdir()
-        cut_out(options.packages, fronts) if options.emoji is None else take_emoji(options.emoji, fronts)
+        cut_out(options.packages, fronts)
         cut_grounds(options.packages, grounds, np.random.default_rng(options.seed))
         pairs = CutOuts(fronts, grounds, seed=options.seed)
         folder.mkdir(parents=True, exist_ok=True)
@@ -78,18 +69,10 @@ def main() -> None:
 
 def cut_out(packages: Path, folder: Path) -> None:
     """The stamps that are photographs, with their alpha channels."""
+    folder.mkdir()
     stamps = packages / "usr/share/tuxpaint/stamps"
     for name, picture in photographs(stamps):
         cv2.imwrite(str(folder / f"{name}.png"), picture)
-
-
-def take_emoji(assets: Path, folder: Path) -> None:
-    """One of each emoji: no flags, and no skin tones beside the first."""
-    paths = [path for path in sorted(assets.glob("*.webp")) if not REPEATED.search(path.stem)]
-    if not paths:
-        raise SystemExit(f"{assets}: holds no .webp files; give the folder of emoji of the unpacked package")
-    for path in paths:
-        (folder / path.name).write_bytes(path.read_bytes())
 
 
 def cut_grounds(packages: Path, folder: Path, rng: np.random.Generator) -> None:

@@ -14,7 +14,7 @@ from refine import __version__
 from refine.command import Command, run
 from refine.errors import InputError
 from refine.options import FILE, batch, numbers, setting, size
-from refine.settings import Backend, CoarseKind, Settings
+from refine.settings import Backend, CoarseKind, Settings, Weights
 
 NEWEST = "newest"  # what a bare --resume stands for
 _CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 120}
@@ -45,6 +45,7 @@ def refine(context: click.Context) -> None:
 @setting("coarse", type=click.Choice(get_args(CoarseKind)))
 @setting("coarse_checkpoint", type=FILE)
 @setting("checkpoint", type=FILE)
+@setting("weights", type=click.Choice(get_args(Weights)))
 @setting("tile", type=int, metavar="PX")
 @setting("overlap", type=int, metavar="PX")
 @setting("select", type=click.Choice(["boundary", "all"]))

@@ -32,7 +32,7 @@ from refine.memory import (
 from refine.models.metadata import Metadata, has_metadata, read_header, read_metadata, sha256
 from refine.models.registry import NETWORKS
 from refine.plan import Device, check_stride
-from refine.settings import Backend, CoarseKind, Settings
+from refine.settings import Backend, CoarseKind, Settings, Weights
 from refine.shipped import default_checkpoint, shipped_names
 from refine.sources import Refiner
 
@@ -61,8 +61,11 @@ any other is loaded and measured."""
 _MEASURED_TILE = 224
 
 
-USUAL_COARSE: CoarseKind = "ensemble"
+USUAL_COARSE: Mapping[Weights, CoarseKind] = MappingProxyType({"best": "ensemble", "free": "u2netp"})
 """Makes the first mask where nothing else is said."""
+
+FREE = "_free"
+"""How the name of a network ends whose weights are free; of U2-NetP's there are no others."""
 
 ENSEMBLE: tuple[CoarseKind, ...] = ("u2netp", "mos_l")
 """Of whose masks `--coarse ensemble` is the mean: they miss different objects (checkpoints/README.md)."""
@@ -150,14 +153,15 @@ def choose_networks(settings: Settings, device: Device, *, needs_coarse: bool) -
 
     Raises CheckpointError if a file is missing, broken, or another network's; InputError if none can be chosen.
     """
-    checkpoint = settings.checkpoint or _shipped("mos_h", device)
+    checkpoint = settings.checkpoint or _shipped("mos_h", device, settings.weights)
     metadata = _read(checkpoint, option="--checkpoint", role="refiner")
     check_stride(settings.tile, STRIDES[metadata.architecture])
     if settings.backend == "onnxruntime":
         _check_exported(checkpoint, metadata, settings.tile)
     if not needs_coarse:
         return Networks(device, checkpoint, metadata, backend=settings.backend)
-    kind: CoarseKind = settings.coarse or (USUAL_COARSE if settings.coarse_checkpoint is None else "mos_l")
+    usual = USUAL_COARSE[settings.weights] if settings.coarse_checkpoint is None else "mos_l"
+    kind: CoarseKind = settings.coarse or usual
     members = _coarse_members(kind, settings.coarse_checkpoint, device)
     return Networks(device, checkpoint, metadata, kind, members, backend=settings.backend)
 
@@ -264,8 +268,10 @@ def _measured_coarse_cost(checkpoint: Path, side: int, _changed: int) -> CoarseC
     return CoarseCost(3 * weights, 2 * weights, activations / side**2, call_bytes=0, margin=1.0)
 
 
-def _shipped(name: str, device: Device) -> Path:
+def _shipped(name: str, device: Device, weights: Weights = "best") -> Path:
     """On a GPU the full network if it is there, else the lite one."""
+    if weights == "free":
+        return default_checkpoint(f"{name}_lite{FREE}")
     if f"{name}_lite" not in NETWORKS or (device == "cuda" and name in shipped_names()):
         return default_checkpoint(name)
     return default_checkpoint(f"{name}_lite")

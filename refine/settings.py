@@ -46,6 +46,7 @@ FilePath = Annotated[Path, BeforeValidator(_path)]
 Backend = Literal["torch", "onnxruntime"]
 CoarseKind = Literal["ensemble", "mos_l", "u2netp", "u2net", "basnet", "isnet"]
 """Networks that make a first mask from an image; "ensemble" is the mean of the two that come with refine."""
+Weights = Literal["best", "free"]
 
 
 class Settings(BaseModel):
@@ -78,6 +79,11 @@ class Settings(BaseModel):
     )
     checkpoint: FilePath | None = Field(
         None, description="weights of the refining network; the shipped ones if not given"
+    )
+    weights: Weights = Field(
+        "best",
+        description="which of the weights that come with refine are used where no file is given; best: for research"
+        " only; free: trained on data that anyone may use, and less accurate; first masks are u2netp's then",
     )
     tile: int = Field(224, ge=96, description="side of a window; a multiple of the network's stride")
     overlap: int | None = Field(
@@ -144,6 +150,11 @@ class Settings(BaseModel):
             raise ValueError(
                 "--coarse ensemble is of networks that come with refine; with --coarse-checkpoint give --coarse"
                 " with its network's name"
+            )
+        if self.weights == "free" and self.coarse in ("ensemble", "mos_l") and self.coarse_checkpoint is None:
+            raise ValueError(
+                f"--weights free: the weights of --coarse {self.coarse} are for research only; leave --coarse out,"
+                " which takes u2netp, or give --coarse-checkpoint FILE"
             )
         if self.bands is not None and (len(self.bands) not in (1, 3) or min(self.bands) < 1):
             raise ValueError(f"--bands {_listed(self.bands)}: give one band or three, counted from 1")

@@ -6,6 +6,7 @@ checkpoints/README.md says which files these are.
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from typing import get_args
@@ -40,9 +41,11 @@ from refine.planning import OVERLAP, OWN_OVERLAP
 from refine.settings import CoarseKind, Settings
 from refine.shipped import default_checkpoint
 from refine.sources import ArrayImage, ArrayMask
+from refine.training.config import TrainingConfig
 
 ROOT = Path(__file__).parent.parent
 ASTRONAUT = ROOT / "examples" / "astronaut.jpg"
+FREE_SETS = {"synth", "stamps", "composites"}
 
 
 def test_every_coarse_network_can_be_chosen_and_has_a_cost() -> None:
@@ -223,6 +226,23 @@ def test_a_run_names_all_networks_of_its_ensemble_and_depends_on_each(tmp_path: 
     assert [Path(network.checkpoint) for network in report.coarse] == [
         default_checkpoint(name) for name in ("u2netp", "mos_l_lite")
     ]
+
+
+def test_free_weights_saw_free_data_alone() -> None:
+    networks = choose_networks(Settings(weights="free"), "cpu", needs_coarse=True)
+    trained = TrainingConfig.model_validate_json(json.dumps(networks.metadata.training["config"]))
+    assert {name for data in trained.data for name in data.sets or [data.name]} <= FREE_SETS
+    assert networks.metadata.licence.startswith("free data alone")
+    assert [member.checkpoint for member in networks.coarse_members] == [default_checkpoint("u2netp")]
+
+
+def test_free_weights_refuse_a_network_that_has_none(checkpoints: Path) -> None:
+    for coarse in ("mos_l", "ensemble"):
+        with pytest.raises(InputError, match=f"--weights free: the weights of --coarse {coarse} are for research only"):
+            Settings(weights="free", coarse=coarse)
+    own = checkpoints / "mos_l_lite.safetensors"
+    networks = choose_networks(Settings(weights="free", coarse_checkpoint=own), "cpu", needs_coarse=True)
+    assert [member.checkpoint for member in networks.coarse_members] == [own]
 
 
 def test_a_member_that_is_not_there_is_named_with_a_way_out(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
