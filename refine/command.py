@@ -8,6 +8,7 @@ import signal
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from io import TextIOWrapper
 from types import FrameType
 from typing import NoReturn
 
@@ -24,6 +25,9 @@ def run(command: click.Command, *, name: str, arguments: Sequence[str] | None = 
     Without `arguments` those of the process are taken, which then ends without taking its libraries apart.
     """
     ending = _Ending()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # a name that the terminal's encoding lacks is no reason to stop
+            stream.reconfigure(errors="backslashreplace")
     if arguments is None:
         atexit.register(ending.leave)  # the first that is registered is the last that is called
     try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -83,10 +83,10 @@ class _Scored:
     scores: list[Scores] = field(default_factory=list)
 
     @classmethod
-    def of(cls, truths: Iterable[str], folder: Path, further: Sequence[Further], *, stretch: bool) -> _Scored:
+    def of(cls, truths: Collection[str], folder: Path, further: Sequence[Further], *, stretch: bool) -> _Scored:
         """With nothing scored yet. Raises InputError unless the folder has a mask of each stem in `truths`."""
         found = masks_by_stem(folder)
-        masks = {stem: _of(found, stem, folder) for stem in truths}
+        masks = {stem: _of(found, stem, folder, truths) for stem in truths}
         return cls(masks, {kind: gather(kind, stretch=stretch) for kind in further})
 
     def add(self, stem: str, truth: Truth) -> None:
@@ -169,8 +169,10 @@ def further_table(title: str, columns: Mapping[str, Gathered]) -> str:
     return "\n".join(lines)
 
 
-def _of(masks: dict[str, Path], stem: str, folder: Path) -> Path:
-    path = masks.get(stem) or masks.get(f"{stem}_mask")
+def _of(masks: dict[str, Path], stem: str, folder: Path, truths: Collection[str]) -> Path:
+    """The mask of a truth's stem, or with `_mask`, beside which the stem alone is the photograph."""
+    result = f"{stem}_mask"
+    path = (masks.get(result) if result not in truths else None) or masks.get(stem)
     if path is None:
         raise InputError(f"{folder}: no mask of the stem {stem!r}, which the truth has")
     return path

@@ -83,7 +83,8 @@ class Settings(BaseModel):
     weights: Weights = Field(
         "best",
         description="which of the weights that come with refine are used where no file is given; best: for research"
-        " only; free: trained on data that anyone may use, and less accurate; first masks are u2netp's then",
+        " only; free: from ImageNet weights (Apache-2.0) and data that anyone may use, less accurate, after first masks"
+        " by u2netp",
     )
     tile: int = Field(224, ge=96, description="side of a window; a multiple of the network's stride")
     overlap: int | None = Field(
@@ -151,6 +152,8 @@ class Settings(BaseModel):
                 "--coarse ensemble is of networks that come with refine; with --coarse-checkpoint give --coarse"
                 " with its network's name"
             )
+        if self.weights == "free" and self.checkpoint is not None:
+            raise ValueError("--weights free and --checkpoint both say what refines; leave one of them out")
         if self.weights == "free" and self.coarse in ("ensemble", "mos_l") and self.coarse_checkpoint is None:
             raise ValueError(
                 f"--weights free: the weights of --coarse {self.coarse} are for research only; leave --coarse out,"

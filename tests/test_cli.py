@@ -179,6 +179,19 @@ finally:
 """
 
 
+def test_a_name_that_the_terminals_encoding_lacks_does_not_stop_a_run(folder: Path, checkpoints: Path) -> None:
+    image = folder / "a\u65e5.jpg"
+    image.write_bytes((folder / "photo.jpg").read_bytes())
+    call = ["--image", image, "--mask", folder / "rough.png", "--checkpoint", checkpoints / "mos_h_lite.safetensors"]
+    ended = subprocess.run(
+        [sys.executable, str(ROOT / "infer.py"), *map(str, call), "--plan"],
+        capture_output=True,
+        env={**os.environ, "PYTHONIOENCODING": "latin-1"},
+    )
+    assert (ended.returncode, ended.stderr) == (0, b"")
+    assert rb"a\u65e5.jpg" in ended.stdout
+
+
 def test_a_plan_needs_no_torch(folder: Path, checkpoints: Path) -> None:
     arguments = ["--image", folder / "photo.jpg", "--plan", "--checkpoint", checkpoints / "mos_h_lite.safetensors"]
     arguments += ["--coarse-checkpoint", checkpoints / "mos_l_lite.safetensors"]

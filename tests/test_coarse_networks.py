@@ -240,6 +240,8 @@ def test_free_weights_refuse_a_network_that_has_none(checkpoints: Path) -> None:
     for coarse in ("mos_l", "ensemble"):
         with pytest.raises(InputError, match=f"--weights free: the weights of --coarse {coarse} are for research only"):
             Settings(weights="free", coarse=coarse)
+    with pytest.raises(InputError, match="--weights free and --checkpoint both say what refines"):
+        Settings(weights="free", checkpoint=checkpoints / "mos_h_lite.safetensors")
     own = checkpoints / "mos_l_lite.safetensors"
     networks = choose_networks(Settings(weights="free", coarse_checkpoint=own), "cpu", needs_coarse=True)
     assert [member.checkpoint for member in networks.coarse_members] == [own]

@@ -134,6 +134,27 @@ def test_a_prediction_of_another_size_is_brought_to_the_truths(
     assert "| IoU, mean over images | 100.00 |" in out
 
 
+def test_results_beside_their_photographs_are_what_is_scored(
+    folders: tuple[Path, Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    truth, prediction, _ = folders
+    _, alone, _ = evaluate(capsys, "--pred", prediction, "--truth", truth)
+    write_picture(prediction / "a.jpg", np.full((100, 100), 90, np.uint8))
+    code, beside, err = evaluate(capsys, "--pred", prediction, "--truth", truth)
+    assert (code, err, beside) == (0, "", alone)
+
+
+def test_a_stem_that_ends_like_a_result_has_its_own_prediction(
+    folders: tuple[Path, Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    truth, prediction, _ = folders
+    (truth / "b.png").rename(truth / "a_mask.png")  # which the prediction of that stem has nothing to do with
+    write_picture(prediction / "a.png", square(20, 80))
+    evaluate(capsys, "--pred", prediction, "--truth", truth, "--json", tmp_path / "scores.json")
+    images = json.loads((tmp_path / "scores.json").read_text())["images"]
+    assert [images[stem]["after"]["iou"] < 1 for stem in ("a", "a_mask")] == [False, True]
+
+
 def test_a_missing_prediction_is_refused(folders: tuple[Path, Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
     truth, prediction, _ = folders
     (prediction / "b.png").unlink()

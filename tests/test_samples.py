@@ -57,6 +57,28 @@ def test_held_out_pairs_never_train(folder: Path, tmp_path: Path) -> None:
     assert [p.key[1] for p in load_held_out(sections(folder), held_out)] == ["01", "03"]
 
 
+def test_a_held_out_list_may_begin_as_a_spreadsheet_writes_it(tmp_path: Path) -> None:
+    (tmp_path / "held.csv").write_bytes("\ufeffset,id\nshapes,01\n".encode())
+    assert read_held_out(tmp_path / "held.csv") == {("shapes", "01")}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"set,id\nshapes,\xe4\n", "is no CSV in UTF-8"),
+        ("set,id\nshapes,01\n".encode("utf-16"), "is no CSV in UTF-8"),
+        (b'set,id\n"shapes,01\n', "is no CSV in UTF-8"),
+        (b"set,id\nshapes,01\nshapes\n", "row 2 of the list of held-out images lacks its set or its id"),
+        (b"set,id\n,01\n", "row 1 of the list"),
+        (b"set,name\nshapes,01\n", "has no column 'id'"),
+    ],
+)
+def test_a_held_out_list_that_is_not_whole_is_refused(tmp_path: Path, content: bytes, message: str) -> None:
+    (tmp_path / "held.csv").write_bytes(content)
+    with pytest.raises(InputError, match=message):
+        read_held_out(tmp_path / "held.csv")
+
+
 @pytest.mark.parametrize("damage", ["missing mask", "other size", "not an image", "empty", "cut", "no folder"])
 def test_broken_pair_is_named(tmp_path: Path, damage: str) -> None:
     folder = write_pairs(tmp_path / "pairs")

@@ -301,16 +301,25 @@ def _expected(section: Data) -> str:
 
 
 def read_held_out(path: Path | None) -> frozenset[Key]:
-    """Keys of a csv with the columns `set` and `id`: pairs that never train."""
+    """Keys of a csv with the columns `set` and `id`: pairs that never train.
+
+    Raises InputError for a list that is not whole: what it failed to name would train.
+    """
     if path is None:
         return frozenset()
     try:
-        with path.open(newline="", encoding="utf-8") as lines:
-            return frozenset((row["set"], row["id"]) for row in csv.DictReader(lines))
+        with path.open(newline="", encoding="utf-8-sig") as lines:
+            keys = [(row["set"], row["id"]) for row in csv.DictReader(lines, strict=True)]
     except FileNotFoundError:
         raise InputError(f"{path}: the list of held-out images is missing") from None
     except KeyError as error:
         raise InputError(f"{path}: the list of held-out images has no column {error}") from None
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path}: the list of held-out images is no CSV in UTF-8: {error}") from None
+    for number, (set_name, name) in enumerate(keys, start=1):
+        if not set_name or not name:
+            raise InputError(f"{path}: row {number} of the list of held-out images lacks its set or its id")
+    return frozenset(keys)
 
 
 def _predictions(section: Data) -> dict[Key, list[File]]:
