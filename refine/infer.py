@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Container, Sequence
 from collections.abc import Set as AbstractSet
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -227,14 +228,29 @@ def _previews(preview: str | None, jobs: Sequence[Job]) -> tuple[Path | None, ..
 def _check_places(
     request: Request, jobs: Sequence[Job], previews: Sequence[Path | None], finished: Container[Job]
 ) -> None:
-    """Everything that is written has a place, and nothing is replaced unasked. Makes folders that were asked for."""
+    """Everything that is written has a place, and nothing is replaced unasked. Makes folders that were asked for, which
+    go again where something is refused."""
     folders = {job.out.parent for job in jobs if request.out is not None and Path(request.out) == job.out.parent}
     folders |= {path.parent for path in previews if path is not None and Path(request.preview or "") == path.parent}
-    for folder in folders:
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise RasterError(f"{folder}: cannot be made: {error.strerror}") from error
+    made: list[Path] = []
+    try:
+        for folder in folders:
+            made[:0] = [place for place in (folder, *folder.parents) if not place.exists()]
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise RasterError(f"{folder}: cannot be made: {error.strerror}") from error
+        _check_files(request, jobs, previews, finished)
+    except RefineError:
+        for place in made:
+            with suppress(OSError):
+                place.rmdir()
+        raise
+
+
+def _check_files(
+    request: Request, jobs: Sequence[Job], previews: Sequence[Path | None], finished: Container[Job]
+) -> None:
     overwrite, overviews, cog = request.settings.overwrite, request.settings.overviews, request.settings.cog
     taken = {real_path(path) for job in jobs for path in (job.image, job.mask, job.out) if path is not None}
     for job, preview in zip(jobs, previews, strict=True):

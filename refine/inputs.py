@@ -135,6 +135,8 @@ def check_new_file(option: str, path: Path, *, overwrite: bool) -> None:
     """Raises InputError if the file that `option` names cannot be written, or would replace another one unasked."""
     if path.is_dir():
         raise InputError(f"{option} {path}: is a folder; give a file")
+    if path.is_symlink() or (path.exists() and not path.is_file()):
+        raise InputError(f"{option} {path}: is a link, a pipe or a device, and would be replaced; give another name")
     if path.exists() and not overwrite:
         raise InputError(f"{option} {path}: exists already; give --overwrite or another name")
     if not path.parent.is_dir():

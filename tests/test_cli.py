@@ -179,6 +179,22 @@ finally:
 """
 
 
+def test_a_refused_command_leaves_no_folders(command: Call, folder: Path) -> None:
+    report = folder / "nowhere" / "report.json"
+    only_line(command("--image", folder / "photo.jpg", "--out", f"{folder}/new/results/", "--report", report))
+    assert not (folder / "new").exists()
+
+
+def test_a_report_replaces_no_pipe_and_no_link(command: Call, folder: Path) -> None:
+    os.mkfifo(folder / "pipe.json")
+    (folder / "link.json").symlink_to(folder / "elsewhere.json")
+    for name in ("pipe.json", "link.json"):
+        ended = command("--image", folder / "photo.jpg", "--report", folder / name, "--overwrite")
+        assert "is a link, a pipe or a device, and would be replaced" in only_line(ended)
+    assert (folder / "pipe.json").is_fifo()
+    assert (folder / "link.json").is_symlink()
+
+
 def test_a_name_that_the_terminals_encoding_lacks_does_not_stop_a_run(folder: Path, checkpoints: Path) -> None:
     image = folder / "a\u65e5.jpg"
     image.write_bytes((folder / "photo.jpg").read_bytes())
