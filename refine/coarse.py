@@ -23,7 +23,8 @@ MAX_SQUARES_LENGTH = 16
 """The map of a long image is at most this many squares long; beyond, a square covers more than its own aspect."""
 
 MAX_READ_PIXELS = 2**25
-"""The decimated image held in memory: 100 MB. Only strips of over 16 : 1 reach it, and lose detail across."""
+"""The decimated image held in memory: 100 MB. Strips of over 16 : 1 reach it, with IS-Net from 8 : 1 on, and are read
+more coarsely then."""
 
 
 class CoarseNetwork(Protocol):
@@ -83,7 +84,7 @@ def coarse_decimation(height: int, width: int, input_height: int, input_width: i
     """The decimation at which `make_coarse` reads an image; a function of the sizes alone.
 
     The coarsest that has as many pixels as the map on both axes (1 for a smaller image), and coarser only where
-    an extremely long image would not fit into memory.
+    a long image would have more than MAX_READ_PIXELS.
     """
     map_height, map_width = coarse_size(height, width, input_height, input_width)
     decimation = max(1, min(height // map_height, width // map_width))
