@@ -90,7 +90,7 @@ def infer(
     from refine.infer import Request, print_plans, refine_images
 
     request = Request(images, mask, out, preview, report, settings)
-    return print_plans(request) if plan else refine_images(request, name=context.command_path)
+    return (print_plans if plan else refine_images)(request, name=context.command_path)
 
 
 @refine.command(cls=Command, context_settings=_CONTEXT)

@@ -124,13 +124,23 @@ class _Records:
         return f"[\n{inside}\n]\n"
 
 
-def print_plans(request: Request) -> int:
-    """Print what would be done with each image, without reading a pixel; the exit code."""
+def print_plans(request: Request, *, name: str) -> int:
+    """Print what would be done with each image, without reading a pixel; the exit code.
+
+    As in a run, an image that fails says so on stderr, in one line that begins with `name`, and the others go on.
+    """
     jobs, _ = _prepare(request)
+    exit_code = 0
     for job in jobs:
-        plan = plan_raster(job.image, job.mask, settings=request.settings, of_several=len(jobs) > 1)
-        click.echo(click.format_filename(f"{job.image} -> {job.out}\n{plan_table(plan)}"))
-    return 0
+        try:
+            plan = plan_raster(job.image, job.mask, settings=request.settings, of_several=len(jobs) > 1)
+        except RefineError as error:
+            _say(f"{name}: {error}", err=True)
+            exit_code = error.exit_code
+            continue
+        _say(f"{job.image} -> {job.out}")
+        click.echo(plan_table(plan))
+    return exit_code
 
 
 class Bar:

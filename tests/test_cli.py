@@ -179,6 +179,13 @@ finally:
 """
 
 
+def test_a_plan_goes_on_after_an_image_that_fails(command: Call, folder: Path) -> None:
+    (folder / "bad.jpg").write_bytes(b"no image")
+    ended = command("--image", folder / "bad.jpg", folder / "photo.jpg", "--out", f"{folder}/results/", "--plan")
+    assert "bad.jpg" in only_line(ended)
+    assert "photo.jpg -> " in ended.out
+
+
 def test_a_refused_command_leaves_no_folders(command: Call, folder: Path) -> None:
     report = folder / "nowhere" / "report.json"
     only_line(command("--image", folder / "photo.jpg", "--out", f"{folder}/new/results/", "--report", report))

@@ -116,7 +116,7 @@ def test_both_networks_stay_where_the_budget_has_room_for_both(folder: Path, che
 def test_the_plan_of_a_folder_says_that_networks_stay(
     tmp_path: Path, folder: Path, checkpoints: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert print_plans(request(folder, tmp_path / "out", settings_of(checkpoints))) == 0
+    assert print_plans(request(folder, tmp_path / "out", settings_of(checkpoints)), name="infer.py") == 0
     said = capsys.readouterr().out
     assert said.count("coarse network, kept") == said.count("refining network, kept") == 3
 
