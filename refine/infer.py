@@ -238,8 +238,7 @@ def _previews(preview: str | None, jobs: Sequence[Job]) -> tuple[Path | None, ..
 def _check_places(
     request: Request, jobs: Sequence[Job], previews: Sequence[Path | None], finished: Container[Job]
 ) -> None:
-    """Everything that is written has a place, and nothing is replaced unasked. Makes folders that were asked for, which
-    go again where something is refused."""
+    """Makes the folders that were asked for, and takes them away again where a file in them is refused."""
     folders = {job.out.parent for job in jobs if request.out is not None and Path(request.out) == job.out.parent}
     folders |= {path.parent for path in previews if path is not None and Path(request.preview or "") == path.parent}
     made: list[Path] = []
@@ -261,6 +260,7 @@ def _check_places(
 def _check_files(
     request: Request, jobs: Sequence[Job], previews: Sequence[Path | None], finished: Container[Job]
 ) -> None:
+    """Everything that is written has a place, and nothing is replaced unasked."""
     overwrite, overviews, cog = request.settings.overwrite, request.settings.overviews, request.settings.cog
     taken = {real_path(path) for job in jobs for path in (job.image, job.mask, job.out) if path is not None}
     for job, preview in zip(jobs, previews, strict=True):

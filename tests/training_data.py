@@ -9,7 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from refine.training.config import TrainingConfig, parse_config
+from refine.training.config import Data, TrainingConfig, parse_config
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 
@@ -75,3 +75,8 @@ def placed_config(data: Path, **changes: object) -> TrainingConfig:
     """Masks alone of composites, by the six-channel U-Net."""
     model = {"architecture": "unet6", "size": 64, "options": {"depth": False}}
     return network_config(data, "unet6", model=model, loss={"outputs": {"final": {"bce": 1.0}}}, **changes)
+
+
+def sections(path: Path, predictions: Path | None = None) -> list[Data]:
+    """The config's data of a folder of pairs."""
+    return [Data(name="shapes", path=str(path), predictions=[] if predictions is None else [str(predictions)])]
