@@ -29,12 +29,14 @@ from refine.allocation import keep_freed_memory
 from refine.api import Settings, refine_with
 from refine.backends import load_refiner
 from refine.metrics import boundary_bands, mean_boundary_accuracy
+from refine.models.metadata import read_metadata
 
 MEASURED = ("x2", "x8", "truth64", "u2netp")
 
 VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "the config": {},
     "the config, another seed": {"seed": 1001},
+    "untrained, but for one step": {"schedule.steps": 1, "schedule.warmup_steps": 0},
     "plain head, no residual": {"model.options.output": "direct", "model.options.reach_gate": False},
     "no reach plane": {"model.options.reach_input": False, "model.options.reach_gate": False},
     "no gain on the coarse logit": {"model.options.gain": False, "model.options.bounded_gain": False},
@@ -87,15 +89,15 @@ def main() -> None:
 
 def train(folder: Path, name: str, options: argparse.Namespace) -> Path:
     """The averaged weights of a variant's run, which is made or gone on with."""
-    weights = folder / "last.safetensors"
-    if weights.exists():
-        return weights
     config = json.loads(options.config.read_text())
     changes = {"schedule.steps": options.steps, "schedule.warmup_steps": options.steps // 10, **VARIANTS[name]}
     for place, value in changes.items():
         change(config, place, value)
     config["optim"]["ema"] = min(config["optim"]["ema"], 1 - 10 / options.steps)  # else it is mostly the start
     config["checkpoint"]["every"] = 100
+    weights = folder / "last.safetensors"
+    if weights.exists() and read_metadata(weights).step == config["schedule"]["steps"]:  # one that was stopped has less
+        return weights
     path = options.runs / f"{folder.name}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(config, indent=2) + "\n")

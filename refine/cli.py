@@ -227,6 +227,13 @@ def synthesize(
     " salient objects; AUC, CC, NSS, SIM, KLD and EMD of fixations",
 )
 @click.option("--stretch", is_flag=True, help="with --also salient: predictions stretched to 0..1, as many tables do")
+@click.option(
+    "--align",
+    type=click.Choice(["fit", "stretch"]),
+    default="fit",
+    show_default=True,
+    help="masks of another shape than the truth: refuse, or stretch, as for networks that see squares",
+)
 def evaluate(
     prediction: Path,
     truth: Path,
@@ -235,6 +242,7 @@ def evaluate(
     overwrite: bool,
     further: tuple[Literal["contour", "salient", "fixation"], ...],
     stretch: bool,
+    align: Literal["fit", "stretch"],
 ) -> int:
     """Score masks against the truth: IoU, mean boundary accuracy, Boundary IoU, mean absolute error."""
     if stretch and "salient" not in further:
@@ -243,5 +251,12 @@ def evaluate(
     from refine.evaluate import evaluate_folders
 
     return evaluate_folders(
-        prediction, truth, before=before, json_path=json_path, overwrite=overwrite, further=further, stretch=stretch
+        prediction,
+        truth,
+        before=before,
+        json_path=json_path,
+        overwrite=overwrite,
+        further=further,
+        stretch=stretch,
+        align=align,
     )

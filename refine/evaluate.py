@@ -15,7 +15,7 @@ from tqdm import tqdm
 from refine.errors import InputError
 from refine.geometry import Mask, Window
 from refine.inputs import MASK_SUFFIXES, check_new_file, real_path
-from refine.masks import open_mask
+from refine.masks import Align, open_mask
 from refine.metrics.further import TITLES, Further, Gathered, gather
 from refine.metrics.summary import Scores, Summary, Truth, count_worse, score, summarise
 from refine.report import write_text
@@ -39,20 +39,21 @@ def evaluate_folders(
     overwrite: bool = False,
     further: Sequence[Further] = (),
     stretch: bool = False,
+    align: Align = "fit",
 ) -> int:
     """Score every true mask's prediction, print the tables, and write JSON if asked; the exit code.
 
     Masks are matched by stem; a prediction may end in `_mask`, as `refine infer` names results beside their images.
-    A prediction of another size is brought to the truth's. `stretch` is for the further measures of salient objects.
-    Raises InputError where a mask is missing or the JSON has no place, InstallationError where a library of the further
-    measures is missing.
+    A prediction of another size is brought to the truth's; one of another shape only if `align` is "stretch".
+    `stretch` is for the further measures of salient objects. Raises InputError where a mask is missing or of another
+    shape, or the JSON has no place, InstallationError where a library of the further measures is missing.
     """
     truths = masks_by_stem(truth)
     if json_path is not None:
         check_new_file("--json", json_path, overwrite=overwrite)
-    scored = {"after": _Scored.of(truths, prediction, further, stretch=stretch)}
+    scored = {"after": _Scored.of(truths, prediction, further, stretch=stretch, align=align)}
     if before is not None:
-        scored = {"before": _Scored.of(truths, before, further, stretch=stretch)} | scored
+        scored = {"before": _Scored.of(truths, before, further, stretch=stretch, align=align)} | scored
     read = [path for paths in (truths, *(folder.masks for folder in scored.values())) for path in paths.values()]
     if json_path is not None and real_path(json_path) in map(real_path, read):
         raise InputError(f"--json {json_path}: is one of the masks; give another name")
@@ -80,17 +81,20 @@ class _Scored:
 
     masks: Mapping[str, Path]
     further: Mapping[Further, Gathered]
+    align: Align
     scores: list[Scores] = field(default_factory=list)
 
     @classmethod
-    def of(cls, truths: Collection[str], folder: Path, further: Sequence[Further], *, stretch: bool) -> _Scored:
+    def of(
+        cls, truths: Collection[str], folder: Path, further: Sequence[Further], *, stretch: bool, align: Align
+    ) -> _Scored:
         """With nothing scored yet. Raises InputError unless the folder has a mask of each stem in `truths`."""
         found = masks_by_stem(folder)
         masks = {stem: _of(found, stem, folder, truths) for stem in truths}
-        return cls(masks, {kind: gather(kind, stretch=stretch) for kind in further})
+        return cls(masks, {kind: gather(kind, stretch=stretch) for kind in further}, align)
 
     def add(self, stem: str, truth: Truth) -> None:
-        mask = read_mask(self.masks[stem], truth.mask.shape)
+        mask = read_mask(self.masks[stem], (truth.mask.shape[0], truth.mask.shape[1]), self.align)
         self.scores.append(score(mask, truth))
         for gathered in self.further.values():
             gathered.feed(mask, truth.solid)
@@ -118,12 +122,12 @@ def masks_by_stem(folder: Path) -> dict[str, Path]:
     return masks
 
 
-def read_mask(path: Path, size: tuple[int, ...] | None = None) -> Mask:
+def read_mask(path: Path, size: tuple[int, int] | None = None, align: Align = "fit") -> Mask:
     """The whole mask in 0..1, brought to `size` (height, width) by bilinear interpolation if it has another.
 
-    Raises RefineError for what is no mask.
+    Raises RefineError for what is no mask, and for one of another shape than `size` unless `align` is "stretch".
     """
-    with open_mask(path, (1, 1), align="stretch") as mask:
+    with open_mask(path, size or (1, 1), align=align if size else "stretch") as mask:
         values = mask.read(Window(0, 0, mask.height, mask.width))
     if size is not None and values.shape != size:
         values = np.asarray(cv2.resize(values, (size[1], size[0]), interpolation=cv2.INTER_LINEAR), np.float32)

@@ -6,7 +6,7 @@ Only names are looked at here, and whether they are taken; no file is opened.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from glob import glob, has_magic
 from pathlib import Path
@@ -51,7 +51,7 @@ def find_images(given: Sequence[str]) -> tuple[Path, ...]:
 
 
 def match_masks(images: Sequence[Path], mask: Path | None) -> tuple[Path | None, ...]:
-    """The first mask of every image: the file, for one image, or the file of the same stem in the folder.
+    """The first mask of every image: the file, for one image, or in the folder the one of its stem, or `<stem>_mask`.
 
     Raises InputError where there is none, or more than one, or one for two images.
     """
@@ -69,7 +69,7 @@ def match_masks(images: Sequence[Path], mask: Path | None) -> tuple[Path | None,
     for path in sorted(mask.iterdir()):
         if path.suffix.lower() in MASK_SUFFIXES and not path.name.startswith("."):
             by_stem.setdefault(path.stem, []).append(path)
-    found = tuple(_mask_of(image, mask, by_stem.get(image.stem, [])) for image in images)
+    found = tuple(_mask_of(image, mask, by_stem) for image in images)
     first: dict[Path, Path] = {}
     for image, path in zip(images, found, strict=True):
         if first.setdefault(path, image) != image:  # of equal stems in different folders
@@ -188,11 +188,12 @@ def _suffixes_in_both_cases() -> tuple[str, ...]:
     return tuple(sorted(IMAGE_SUFFIXES | {suffix.upper() for suffix in IMAGE_SUFFIXES}))
 
 
-def _mask_of(image: Path, folder: Path, candidates: Sequence[Path]) -> Path:
+def _mask_of(image: Path, folder: Path, by_stem: Mapping[str, Sequence[Path]]) -> Path:
     # Images and masks may share a folder, as photo.jpg and photo.png.
-    others = [path for path in candidates if real_path(path) != real_path(image)]
+    others = [path for path in by_stem.get(image.stem, ()) if real_path(path) != real_path(image)]
+    others = others or list(by_stem.get(image.stem + _RESULT, ()))
     if not others:
-        raise InputError(f"{image}: no mask of the stem {image.stem!r} in {folder}")
+        raise InputError(f"{image}: no mask of the stem {image.stem!r} in {folder}, nor {image.stem + _RESULT!r}")
     if len(others) > 1:
         raise InputError(f"{image}: {folder} holds {others[0].name} and {others[1].name}; keep one of them")
     return others[0]

@@ -134,6 +134,19 @@ def test_a_prediction_of_another_size_is_brought_to_the_truths(
     assert "| IoU, mean over images | 100.00 |" in out
 
 
+def test_a_prediction_of_another_shape_is_stretched_only_if_asked(
+    folders: tuple[Path, Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    truth, prediction, _ = folders
+    write_picture(prediction / "b.png", np.ascontiguousarray(square(20, 80).repeat(2, axis=1)))
+    code, out, err = evaluate(capsys, "--pred", prediction, "--truth", truth)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert "b.png: the mask is 200 x 100" in err
+    code, out, _ = evaluate(capsys, "--pred", prediction, "--truth", truth, "--align", "stretch")
+    assert code == 0
+    assert "| 2 images |" in out
+
+
 def test_results_beside_their_photographs_are_what_is_scored(
     folders: tuple[Path, Path, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:

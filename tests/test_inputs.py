@@ -65,6 +65,13 @@ def test_masks_match_by_stem_whatever_their_suffix(tmp_path: Path) -> None:
     assert [path.name for path in found if path] == ["a.npy", "b.png"]
 
 
+def test_a_mask_may_be_called_as_results_are_unless_one_has_the_very_stem(tmp_path: Path) -> None:
+    images = touch(tmp_path / "images", "a.jpg", "b.tif")
+    masks = touch(tmp_path / "masks", "a_mask.png", "b_mask.png", "b.png")
+    found = match_masks(find_images([str(images)]), masks)
+    assert [path.name for path in found if path] == ["a_mask.png", "b.png"]
+
+
 def test_images_and_masks_may_share_a_folder(tmp_path: Path) -> None:
     touch(tmp_path, "a.jpg", "a.png")
     (job,) = jobs_of(tmp_path / "*.jpg", mask=tmp_path, out=f"{tmp_path}/results/")

@@ -239,6 +239,14 @@ def test_one_coloured_label_over_index_0_is_foreground(tmp_path: Path) -> None:
     assert_mask(path, hard(), True)
 
 
+def test_numbers_too_small_to_be_anything_but_labels_are_noted(tmp_path: Path) -> None:
+    labels = np.arange(2400, dtype=np.uint8).reshape(40, 60) % 3
+    with open_mask(npy(tmp_path / "m.npy", labels), (40, 60)) as mask:
+        assert mask.notes == ("the mask's values end at 2 of 255; of labels give one alone, as 0 and 255",)
+    with open_mask(npy(tmp_path / "n.npy", np.where(labels == 2, np.uint8(13), labels)), (40, 60)) as mask:
+        assert mask.notes == ()  # a faint outline, which may still be seen
+
+
 def test_a_label_map_is_refused(tmp_path: Path) -> None:
     path = paletted(tmp_path / "m.png", soft() // 100, [(0, 0, 0), (128, 0, 0), (0, 128, 0)])
     with pytest.raises(InputError, match="label map of 3 colours"):

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from refine.errors import InputError
 from refine.sources import ROUNDING, dark_text, is_dark
 
+_FAINT = 0.05  # a mask that ends below it is background all over; of whole numbers it may be one of class labels
 _GREY_TOLERANCE = 3 / 255  # what JPEG makes of a grey picture that was saved in colours
 
 
@@ -80,7 +81,10 @@ class ValueSurvey:
             return Scale(1, is_hard=True, is_rounded=is_rounded)
         if is_dark(self._highest, self._top):
             raise InputError(f"{path}: {dark_text(self._highest, self._top)}")
-        return Scale(self._top, self._only_tops, is_rounded=is_rounded)
+        note = None
+        if not self._is_float and 1 < self._highest < _FAINT * self._top:
+            note = f"the mask's values end at {self._highest:g} of {self._top}; of labels give one alone, as 0 and 255"
+        return Scale(self._top, self._only_tops, note, is_rounded=is_rounded)
 
 
 class ChannelSurvey:
