@@ -1,4 +1,4 @@
-"""Cut-outs of tuxpaint-stamps-default laid on photographs of free wallpapers: training pairs that anyone may use.
+"""Free cut-outs laid on photographs of free wallpapers: training pairs that anyone may use.
 
     apt-get download tuxpaint-stamps-default lomiri-wallpapers-16.04 lomiri-wallpapers-20.04 mate-backgrounds \
         plasma-workspace-wallpapers
@@ -7,6 +7,11 @@
 
 Writes `composites/<id>.jpg` with `composites/<id>.png`, the exact alpha. The stamps are GPL-2, the photographs CC BY-SA
 (lomiri), GPL-2+ (mate) and LGPL-3 (plasma). Photographs behind test images (`cg` of the test pack) are not among them.
+With `--cut-outs plants` they are trees, grasses and people of games (`plants.py`), whose archives are unpacked as well:
+
+    apt-get download trigger-rally-data torcs-data flightgear-data-base flightgear-data-models 0ad-data
+    for package in *.deb; do dpkg-deb -x "$package" unpacked; done
+    for zip in $(find unpacked -name data.zip -o -name public.zip); do unzip -q -d "$zip.unpacked" "$zip"; done
 """
 
 from __future__ import annotations
@@ -17,10 +22,14 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from plants import things
 from stamps import photographs
 from tqdm import tqdm
 
 from refine.training.cutouts import CutOuts
+
+NAMES = {"stamps": "composites", "plants": "plants"}
+"""Of the sets that are written, by the cut-outs in them."""
 
 LOMIRI = (
     "Bridge_by_Sander_Klootwijk", "Dragonfly_by_Bolly", "Picture_0B_by_freespace", "Picture_1A_by_freespace",
@@ -51,14 +60,15 @@ LEAST = 0.004
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--packages", type=Path, required=True, help="folder that the packages are unpacked into")
-    parser.add_argument("--out", type=Path, required=True, help="folder of composites/<id>.jpg and .png")
+    parser.add_argument("--cut-outs", choices=tuple(NAMES), default="stamps", help="[default: %(default)s]")
+    parser.add_argument("--out", type=Path, required=True, help="folder of <set>/<id>.jpg and .png")
     parser.add_argument("--count", type=int, default=700, help="[default: %(default)s]")
     parser.add_argument("--seed", type=int, default=3, help="[default: %(default)s]")
     options = parser.parse_args()
-    folder = options.out / "composites"
+    folder = options.out / NAMES[options.cut_outs]
     with tempfile.TemporaryDirectory() as name:
         fronts, grounds = Path(name) / "fronts", Path(name) / "grounds"
-        cut_out(options.packages, fronts)
+        cut_out(options.packages, options.cut_outs, fronts)
         cut_grounds(options.packages, grounds, np.random.default_rng(options.seed))
         pairs = CutOuts(fronts, grounds, seed=options.seed)
         folder.mkdir(parents=True, exist_ok=True)
@@ -67,11 +77,11 @@ def main() -> None:
     print(f"{kept} pairs in {folder}")
 
 
-def cut_out(packages: Path, folder: Path) -> None:
-    """The stamps that are photographs, with their alpha channels."""
+def cut_out(packages: Path, which: str, folder: Path) -> None:
+    """The cut-outs that are photographs, with their alpha channels."""
     folder.mkdir()
-    stamps = packages / "usr/share/tuxpaint/stamps"
-    for name, picture in photographs(stamps):
+    found = things(packages) if which == "plants" else photographs(packages / "usr/share/tuxpaint/stamps")
+    for name, picture in found:
         cv2.imwrite(str(folder / f"{name}.png"), picture)
 
 

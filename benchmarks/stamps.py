@@ -68,6 +68,11 @@ def is_photograph(path: Path, stamps: Path, picture: NDArray[np.uint8]) -> bool:
     name = path.relative_to(stamps).as_posix()
     if "cartoon" in name or name.startswith(DRAWN):
         return False
+    return has_colours_of_a_photograph(picture)
+
+
+def has_colours_of_a_photograph(picture: NDArray[np.uint8]) -> bool:
+    """Whether what is seen of a cut-out (H, W, 4) has more colours than drawings have."""
     colours = (picture[picture[:, :, 3] > SEEN][:, :3] // 8).astype(np.int32) @ np.array([1, 32, 1024], np.int32)
     return len(np.unique(colours)) >= FEWEST_COLOURS
 

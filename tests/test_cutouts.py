@@ -8,6 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from plants import apart
 
 from refine.errors import InputError
 from refine.synthesize import SynthesizeRequest, synthesize
@@ -139,3 +140,27 @@ def _read(path: Path) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
     picture = cv2.imread(str(path), cv2.IMREAD_COLOR)
     assert picture is not None
     return picture[:, :, ::-1].astype(np.uint8)
+
+
+def test_a_background_that_is_cut_short_is_refused(tmp_path: Path) -> None:
+    fronts, backs = write_folders(tmp_path)
+    _, packed = cv2.imencode(".jpg", np.full((96, 96, 3), 90, np.uint8))
+    (backs / "0.png").write_bytes(packed.tobytes()[:-9])  # a JPEG by its content
+    with pytest.raises(InputError, match=r"0\.png: does not decode, or is cut short"):
+        CutOuts(fronts, backs)[0]
+
+
+def test_things_of_a_sheet_come_apart_each_with_its_own_alpha() -> None:
+    rng = np.random.default_rng(0)
+    disc, ring = np.zeros((2, 400, 900), np.uint8)
+    cv2.circle(disc, (150, 200), 100, 255, -1)
+    cv2.circle(ring, (450, 200), 90, 120, 12)
+    wall, speck = np.zeros((2, 400, 900), np.uint8)
+    wall[50:350, 650:850] = 255  # fills its box
+    speck[380:390, 20:60] = 255
+    sheet = np.dstack([rng.integers(0, 256, (400, 900, 3), dtype=np.uint8), disc | ring | wall | speck])
+    found = list(apart(sheet))
+    assert [int(thing[:, :, 3].sum()) for thing in found] == [int(disc.sum())]  # of the ring nothing is surely seen
+    sheet[:, :, 3] |= np.where(ring, np.uint8(255), np.uint8(0))
+    alphas = [int((thing[:, :, 3] > 0).sum()) for thing in apart(sheet)]
+    assert alphas == [int((disc > 0).sum()), int((ring > 0).sum())]

@@ -63,7 +63,9 @@ def test_a_held_out_list_that_is_not_whole_is_refused(tmp_path: Path, content: b
         read_held_out(tmp_path / "held.csv")
 
 
-@pytest.mark.parametrize("damage", ["missing mask", "other size", "not an image", "empty", "cut", "no folder"])
+@pytest.mark.parametrize(
+    "damage", ["missing mask", "other size", "no image", "empty", "cut", "photograph cut", "no folder"]
+)
 def test_broken_pair_is_named(tmp_path: Path, damage: str) -> None:
     folder = write_pairs(tmp_path / "pairs")
     mask = folder / "shapes" / "02.png"
@@ -71,10 +73,13 @@ def test_broken_pair_is_named(tmp_path: Path, damage: str) -> None:
         mask.unlink()
     elif damage == "other size":
         cv2.imwrite(str(mask), np.zeros((5, 5), np.uint8))
-    elif damage == "not an image":
+    elif damage == "no image":
         mask.write_bytes(b"no picture")
     elif damage == "empty":
         mask.write_bytes(b"")
+    elif damage == "photograph cut":  # which OpenCV would show with grey in place of its end
+        photograph = folder / "shapes" / "02.jpg"
+        photograph.write_bytes(photograph.read_bytes()[:-20])
     elif damage == "cut":
         mask.write_bytes(mask.read_bytes()[:-20])
     else:

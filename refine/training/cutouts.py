@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from refine.errors import InputError
 from refine.training.composites import lay_over
+from refine.training.decoded import read_picture
 from refine.training.on_demand import OnDemand
 
 RGB = NDArray[np.uint8]
@@ -145,15 +146,15 @@ def _by_stem(paths: Sequence[Path]) -> dict[str, Path]:
 @lru_cache(maxsize=64)
 def _foreground(path: Path, alpha_path: Path | None) -> tuple[RGB, Alpha]:
     """The part of a foreground that its alpha shows."""
-    picture = cv2.imread(str(path), cv2.IMREAD_UNCHANGED if alpha_path is None else cv2.IMREAD_COLOR)
+    picture = read_picture(path, cv2.IMREAD_UNCHANGED if alpha_path is None else cv2.IMREAD_COLOR)
     if picture is None:
-        raise InputError(f"{path}: does not decode")
+        raise InputError(f"{path}: does not decode, or is cut short")
     if alpha_path is None:
         if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 4:
             raise InputError(f"{path}: has no alpha channel of 8 bits; give the folder of alphas")
         alpha = picture[:, :, 3]
     else:
-        mask = cv2.imread(str(alpha_path), cv2.IMREAD_GRAYSCALE)
+        mask = read_picture(alpha_path, cv2.IMREAD_GRAYSCALE)
         if mask is None or mask.shape != picture.shape[:2]:
             raise InputError(f"{alpha_path}: does not decode, or is of another size than {path}")
         alpha = mask
@@ -167,9 +168,9 @@ def _foreground(path: Path, alpha_path: Path | None) -> tuple[RGB, Alpha]:
 
 @lru_cache(maxsize=64)
 def _background(path: Path, side: int) -> RGB:
-    picture = cv2.imread(str(path), cv2.IMREAD_COLOR)
+    picture = read_picture(path, cv2.IMREAD_COLOR)
     if picture is None:
-        raise InputError(f"{path}: does not decode")
+        raise InputError(f"{path}: does not decode, or is cut short")
     rgb = np.ascontiguousarray(picture[:, :, ::-1], dtype=np.uint8)
     return cv2.resize(rgb, (side, side), interpolation=cv2.INTER_AREA).astype(np.uint8) if side else rgb
 

@@ -16,11 +16,11 @@ from refine.errors import InputError
 from refine.training.checks import judge, mask_problem
 from refine.training.config import Data, meant
 from refine.training.cutouts import CutOuts
+from refine.training.decoded import decoded
 from refine.training.fingerprint import Prints, print_of
 from refine.training.layouts import Entry, File, Key, find_entries
 from refine.training.on_demand import OnDemand
 
-_PNG_START, _PNG_END = b"\x89PNG", b"IEND\xaeB`\x82"
 CONTOUR_POINTS = 4096
 """Points of an outline that are remembered to centre windows on."""
 
@@ -74,7 +74,7 @@ class StoredPair:
         if image.shape[:2] != mask.shape:
             sizes = f"image is {image.shape[:2]} but mask is {mask.shape} (height, width)"
             raise _Unusable(self.entry.key, "the sizes differ", sizes)
-        coarse = [_decoded_picture(self._content(file), cv2.IMREAD_GRAYSCALE) for file in self.predictions]
+        coarse = [decoded(self._content(file), cv2.IMREAD_GRAYSCALE) for file in self.predictions]
         if any(plane is None for plane in coarse):
             raise _Unusable(self.entry.key, "a stored prediction does not decode")
         rgb = np.ascontiguousarray(image[:, :, ::-1], dtype=np.uint8)
@@ -106,7 +106,7 @@ class StoredPair:
             raise _Unusable(self.entry.key, "a half is there twice", rivals)
         if self.entry.image is None:
             raise _Unusable(self.entry.key, "a mask has no image")
-        image = _decoded_picture(self._content(self.entry.image), flags)
+        image = decoded(self._content(self.entry.image), flags)
         if image is None:
             raise _Unusable(self.entry.key, "the image does not decode")
         return image
@@ -118,7 +118,7 @@ class StoredPair:
             raise _Unusable(self.entry.key, "an image has no mask")
         if not isinstance(source, File):
             return source()
-        mask = _decoded_picture(self._content(source), cv2.IMREAD_ANYCOLOR)
+        mask = decoded(self._content(source), cv2.IMREAD_ANYCOLOR)
         if mask is None:
             raise _Unusable(self.entry.key, "the mask does not decode")
         return mask
@@ -277,7 +277,7 @@ def _usable(section: Data, is_wanted: Callable[[Key], bool]) -> _Found:
     for pair in stored:
         try:
             if section.in_memory:
-                decoded = pair.decode()
+                loaded = pair.decode()
             else:
                 pair.check()
             mask = pair.mask()
@@ -289,7 +289,7 @@ def _usable(section: Data, is_wanted: Callable[[Key], bool]) -> _Found:
             problems.setdefault(error.kind, []).append(error.name)
             continue
         kept.append(pair)
-        held += [decoded] if section.in_memory else []
+        held += [loaded] if section.in_memory else []
         prints["/".join((section.name, *pair.entry.key))] = number
     note = judge(section, problems, len(stored))
     sets = frozenset(entry.key[0] for entry in there)
@@ -330,12 +330,6 @@ def _predictions(section: Data) -> dict[Key, list[File]]:
         for file in folder.glob("*/*.png"):
             found.setdefault((file.parent.name, file.stem), []).append(File(file))
     return found
-
-
-def _decoded_picture(content: bytes, flags: int) -> NDArray[Any] | None:
-    """The picture, None if it does not decode. OpenCV raises for an empty file, and prints of a PNG that is cut."""
-    is_cut = content.startswith(_PNG_START) and _PNG_END not in content
-    return None if is_cut or not content else cv2.imdecode(np.frombuffer(content, np.uint8), flags)
 
 
 def outline_points(mask: NDArray[np.uint8]) -> NDArray[np.int32]:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from refine.distance import exact_distance
 from refine.errors import InputError, InstallationError
 from refine.training.config import Data
+from refine.training.decoded import read_picture
 
 Mask = NDArray[np.uint8]
 Make = Callable[[], Mask]
@@ -97,7 +98,7 @@ def _voc_void(labels: Path) -> Mask:
 
 def _codes(labels: Path) -> NDArray[np.int32]:
     """(H, W) one number a colour: the palette's colours tell the objects apart."""
-    picture = cv2.imread(str(labels), cv2.IMREAD_COLOR) if labels.is_file() else None
+    picture = read_picture(labels, cv2.IMREAD_COLOR)
     if picture is None:
         raise InputError(f"{labels}: an annotation of PASCAL VOC that is missing or does not decode")
     blue, green, red = (picture[:, :, i].astype(np.int32) for i in range(3))

@@ -20,6 +20,7 @@ from refine.training.augment import photometric
 from refine.training.config import TrainingConfig
 from refine.training.cutouts import GRID, somewhere
 from refine.training.data import Pair, Pairs
+from refine.training.decoded import read_picture
 from refine.training.samples import Sample
 from refine.training.transplants import bounds
 
@@ -96,7 +97,7 @@ class PlacedSamples(Dataset[Sample]):
     def _depth(self, pair: Pair) -> Plane:
         """The pair's depth map at the size of its image, 0..1. Raises InputError if it does not decode."""
         path = self._depth_file(pair.key)
-        depth = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE | cv2.IMREAD_ANYDEPTH)
+        depth = read_picture(path, cv2.IMREAD_GRAYSCALE | cv2.IMREAD_ANYDEPTH)
         if depth is None:
             raise InputError(f"{path}: does not decode")
         unit = depth.astype(np.float32) / np.float32(65535 if depth.dtype == np.uint16 else 255)
