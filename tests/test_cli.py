@@ -179,6 +179,12 @@ finally:
 """
 
 
+def test_a_plan_of_bands_that_are_not_there_is_refused(command: Call, folder: Path) -> None:
+    ended = command("--image", folder / "photo.jpg", "--bands", "4,3,2", "--plan")
+    assert (ended.code, ended.out) == (2, "")
+    assert "--bands 4,3,2: the image has bands 1 to 3" in ended.err
+
+
 def test_a_plan_goes_on_after_an_image_that_fails(command: Call, folder: Path) -> None:
     (folder / "bad.jpg").write_bytes(b"no image")
     ended = command("--image", folder / "bad.jpg", folder / "photo.jpg", "--out", f"{folder}/results/", "--plan")

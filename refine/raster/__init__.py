@@ -9,6 +9,7 @@ from refine.raster.finish import finished_bytes
 from refine.raster.gdal import DEFAULT_CACHE_BYTES, gdal_environment, open_dataset
 from refine.raster.georeference import Georeference
 from refine.raster.header import MAX_PIXELS, Header, default_output, read_header
+from refine.raster.layout import check_bands
 from refine.raster.output import check_apart, check_output, is_whole_mask
 from refine.raster.pixels import strip_rows
 from refine.raster.reader import (
@@ -35,6 +36,7 @@ __all__ = [
     "StoredRaster",
     "TemporaryLevel",
     "check_apart",
+    "check_bands",
     "check_output",
     "create_mask",
     "default_output",

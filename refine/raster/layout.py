@@ -32,14 +32,8 @@ def read_layout(dataset: DatasetReader, path: Path, bands: tuple[int, ...] | Non
 
     Raises InputError for bands that do not exist, and unless one or three are chosen.
     """
-    if bands is None:
-        bands, notes = _default_bands(dataset)
-    else:
-        notes = ()
-        if len(bands) not in (1, 3):
-            raise InputError(f"{path}: --bands {_listed(bands)}: give one band or three, got {len(bands)}")
-        if min(bands) < 1 or max(bands) > dataset.count:
-            raise InputError(f"{path}: --bands {_listed(bands)}: the image has bands 1 to {dataset.count}")
+    check_bands(bands, dataset.count, path)
+    bands, notes = _default_bands(dataset) if bands is None else (bands, ())
     palette = read_palette(dataset) if len(bands) == 1 else None
     flags = {flag.name for flag in dataset.mask_flag_enums[bands[0] - 1]}
     return (
@@ -52,6 +46,14 @@ def read_layout(dataset: DatasetReader, path: Path, bands: tuple[int, ...] | Non
         ),
         notes,
     )
+
+
+def check_bands(bands: tuple[int, ...] | None, count: int, path: Path) -> None:
+    """Raises InputError for bands, counted from 1, that an image with `count` of them lacks, unless one or three."""
+    if bands is not None and len(bands) not in (1, 3):
+        raise InputError(f"{path}: --bands {_listed(bands)}: give one band or three, got {len(bands)}")
+    if bands is not None and not all(1 <= band <= count for band in bands):
+        raise InputError(f"{path}: --bands {_listed(bands)}: the image has bands 1 to {count}")
 
 
 def read_palette(dataset: DatasetReader) -> NDArray[np.uint8] | None:
