@@ -12,7 +12,7 @@ setup(
     package_dir={"refine.checkpoints": "checkpoints"},
     package_data={
         "refine": ["py.typed"],
-        "refine.checkpoints": ["*_lite.safetensors", "*_lite_free.safetensors", "u2netp.safetensors", "README.md"],
+        "refine.checkpoints": ["*_lite.safetensors", "*_lite_free.safetensors", "u2netp.safetensors", "*.md"],
     },
     include_package_data=False,
 )
