@@ -24,7 +24,7 @@ from refine.flips import flipped
 from refine.geometry import Mask, Window
 from refine.identity import Identity, Unchanged, checksum, fingerprint, plan_identity
 from refine.loaded import LoadedNetworks
-from refine.masks import fits, open_mask
+from refine.masks import check_place, fits, open_mask
 from refine.memory import NetworkCost
 from refine.models.metadata import sha256
 from refine.networks import Networks, choose_networks, describe_device, likely_device, load_refiner, resolve_device
@@ -264,7 +264,10 @@ def _facts(header: Header, mask: Path | None, networks: Networks, settings: Sett
     size = (header.height, header.width)
     if mask is None:
         return facts_by_network(networks, size)
-    return facts_of_file(mask, size, settings.align, max_pixels=settings.max_pixels)
+    facts = facts_of_file(mask, size, settings.align, max_pixels=settings.max_pixels)
+    if settings.align == "fit" and mask.suffix.lower() != ".npy":
+        check_place(read_header(mask, max_pixels=settings.max_pixels), header)
+    return facts
 
 
 def _identity(
@@ -273,7 +276,11 @@ def _identity(
     """All that the bytes of a run's parts depend on. What is made of them in the output's file is not among it."""
     libraries = versions()
     del libraries["python"]
-    identity = {"the image": _fingerprint(header), "--flips": str(settings.flips)} | plan_identity(plan)
+    identity = {
+        "the image": _fingerprint(header),
+        "its nodata": str(header.nodata),
+        "--flips": str(settings.flips),
+    } | plan_identity(plan)
     if isinstance(mask, RemotePath):
         identity["--mask"] = remote_fingerprint(mask)
     elif mask is not None:

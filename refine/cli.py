@@ -131,7 +131,10 @@ def train(
     """Train a network from a JSON config, or go on with it."""
     if extend is not None and resume is None:
         raise InputError("--extend goes on with a run; add --resume")
-    paths = dict(_name_and_path(entry) for entry in data)
+    named = [_name_and_path(entry) for entry in data]
+    paths = dict(named)
+    if len(paths) < len(named):
+        raise InputError(f"--data {' '.join(data)}: a section has one path; give each name once")
 
     from refine.train import TrainRequest, train_network
 

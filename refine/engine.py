@@ -6,7 +6,6 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from time import perf_counter
 from typing import Any
 
 from numpy.typing import NDArray
@@ -42,7 +41,6 @@ class RunReport:
     """What a run did, coarsest level first."""
 
     levels: tuple[LevelReport, ...]
-    prepare_seconds: float  # making the levels of the image readable
     parts: int  # over all levels
     resumed: int  # of them, taken from the journal
     batch: int  # windows of a call; fewer than planned where the device ran out of memory
@@ -83,11 +81,9 @@ def refine_mask(
     _check(image, refiner, plan)
     journal = journal or NoJournal()
     finished = [journal.finished(number) for number in range(len(plan.levels))]
-    begun = perf_counter()
     missing = [step for step, done in zip(plan.levels, finished, strict=True) if done < len(step.parts)]
     decimations = [step.level.decimation for step in missing if step.level.decimation > 1]
     image.prepare(decimations, tells(progress, SWEEP))
-    prepared = perf_counter() - begun
     first = FirstMask(mask, plan.height, plan.width)
     calls = Calls(refiner, plan.batch, is_given=plan.batch_is_given)
     reports: list[LevelReport] = []
@@ -111,7 +107,7 @@ def refine_mask(
                 previous = Handover(step.level, store)
             reports.append(sweep.report())
     parts = sum(len(step.parts) for step in plan.levels)
-    return RunReport(tuple(reports), prepared, parts, sum(finished), calls.most)
+    return RunReport(tuple(reports), parts, sum(finished), calls.most)
 
 
 def _check(image: ImageSource, refiner: Refiner, plan: Plan) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -125,9 +126,12 @@ def masks_by_stem(folder: Path) -> dict[str, Path]:
 def read_mask(path: Path, size: tuple[int, int] | None = None, align: Align = "fit") -> Mask:
     """The whole mask in 0..1, brought to `size` (height, width) by bilinear interpolation if it has another.
 
-    Raises RefineError for what is no mask, and for one of another shape than `size` unless `align` is "stretch".
+    What its numbers were taken for is noted on stderr. Raises RefineError for what is no mask, and for one of another
+    shape than `size` unless `align` is "stretch".
     """
     with open_mask(path, size or (1, 1), align=align if size else "stretch") as mask:
+        for note in mask.notes:
+            tqdm.write(f"{path}: {note}", file=sys.stderr)
         values = mask.read(Window(0, 0, mask.height, mask.width))
     if size is not None and values.shape != size:
         values = np.asarray(cv2.resize(values, (size[1], size[0]), interpolation=cv2.INTER_LINEAR), np.float32)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -43,7 +43,7 @@ def plan_identity(plan: Plan) -> dict[str, str]:
 def fingerprint(files: Iterable[Path]) -> str:
     """Of one raster: size, time of the last change, and both ends of each of its files, without reading them whole."""
     digest = hashlib.sha256()
-    for path in files:
+    for path in _without_side_files(files):
         try:
             about = path.stat()
             digest.update(f"{about.st_size} {about.st_mtime_ns} ".encode())
@@ -57,13 +57,10 @@ def fingerprint(files: Iterable[Path]) -> str:
 
 
 class Unchanged:
-    """Files that are read part by part, and must be the same from the first to the last.
-
-    GDAL's own side files are left out: a viewer that opens the raster writes its statistics there.
-    """
+    """Files that are read part by part, and must be the same from the first to the last."""
 
     def __init__(self, files: Iterable[Path]) -> None:
-        self._before = {path: _stamp(path) for path in files if not path.name.endswith(".aux.xml")}
+        self._before = {path: _stamp(path) for path in _without_side_files(files)}
 
     def check(self) -> None:
         """Raise RasterError if one of them was written to, or another file has its name."""
@@ -71,6 +68,11 @@ class Unchanged:
             now = _stamp(path)
             if now is not None and now != before:
                 raise RasterError(f"{path}: changed while it was read; refine again when it is whole")
+
+
+def _without_side_files(files: Iterable[Path]) -> Iterator[Path]:
+    """Without GDAL's own: a viewer that opens a raster writes its statistics there."""
+    return (path for path in files if not path.name.endswith(".aux.xml"))
 
 
 def _stamp(path: Path) -> tuple[int, int, int] | None:

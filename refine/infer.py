@@ -19,7 +19,7 @@ from tqdm import tqdm
 from refine.allocation import collect_seldom, keep_freed_memory, wait_without_spinning
 from refine.api import plan_raster, refine_raster
 from refine.errors import InputError, RasterError, RefineError
-from refine.inputs import Job, check_new_file, make_jobs, real_path
+from refine.inputs import PREVIEW, Job, check_folder_name, check_new_file, make_jobs, real_path
 from refine.loaded import LoadedNetworks
 from refine.networks import choose_networks, likely_device
 from refine.outputs import PREVIEW_SUFFIXES
@@ -229,7 +229,8 @@ def _previews(preview: str | None, jobs: Sequence[Job]) -> tuple[Path | None, ..
     if path.is_dir() or preview.endswith("/") or len(jobs) > 1:
         if any(real_path(path) == real_path(job.out.parent) for job in jobs) and len(jobs) > 1:
             raise InputError(f"--preview {preview}: is the folder of the results; give another one")
-        return tuple(path / f"{job.image.stem}_preview.png" for job in jobs)
+        check_folder_name("--preview", preview, path)
+        return tuple(path / f"{job.image.stem}{PREVIEW}.png" for job in jobs)
     if path.suffix.lower() not in PREVIEW_SUFFIXES:
         raise InputError(f"--preview {preview}: end it in {' or '.join(PREVIEW_SUFFIXES)}, or in / for a folder")
     return (path,)
@@ -273,7 +274,8 @@ def _check_files(
             _check_extra("--preview", preview, taken, overwrite=overwrite)
             taken.add(real_path(preview))
     if request.report is not None:
-        _check_extra("--report", request.report, taken, overwrite=overwrite)
+        # A resumed run's report replaces that of the run it goes on with.
+        _check_extra("--report", request.report, taken, overwrite=overwrite or request.settings.resume)
 
 
 def _check_extra(option: str, path: Path, taken: AbstractSet[Path], *, overwrite: bool) -> None:

@@ -18,6 +18,8 @@ IMAGE_SUFFIXES = frozenset({".bmp", ".jp2", ".jpeg", ".jpg", ".png", ".tif", ".t
 MASK_SUFFIXES = IMAGE_SUFFIXES | {".npy"}
 RESULT_SUFFIXES = frozenset({".png", ".tif", ".tiff"})
 _RESULT = "_mask"
+PREVIEW = "_preview"
+"""What is added to an image's stem for its picture of before and after."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +43,8 @@ def find_images(given: Sequence[str]) -> tuple[Path, ...]:
     """Images named by files, addresses, folders (not searched deeper) and patterns, in that order, each once.
 
     A file named outright is taken as it is. In folders and patterns hidden files and files that are no images by their
-    suffix are passed over, and so is an earlier result, `<stem>_mask.*` beside an image `<stem>.*`.
-    Raises InputError where nothing is found.
+    suffix are passed over, and so are earlier results, `<stem>_mask.*` and `<stem>_preview.*` beside an image
+    `<stem>.*`. Raises InputError where nothing is found.
     """
     images: dict[Path, None] = {}
     for name in given:
@@ -90,10 +92,17 @@ def read_destination(out: str | None, *, given: Sequence[str], images: Sequence[
         if path.exists() and not path.is_dir():
             needed = f"{len(images)} images need a folder" if len(images) > 1 else "a folder is asked for"
             raise InputError(f"--out {out} is a file, but {needed}")
+        check_folder_name("--out", out, path)
         return Destination(folder=path)
     if path.suffix.lower() not in RESULT_SUFFIXES:
         raise InputError(f"--out {out}: end it in .tif, .tiff or .png, or in / for a folder")
     return Destination(file=path)
+
+
+def check_folder_name(option: str, given: str, path: Path) -> None:
+    """Raises InputError for a folder that is to be made under the name of a picture."""
+    if path.suffix.lower() in IMAGE_SUFFIXES and not path.is_dir() and not given.endswith(("/", os.sep)):
+        raise InputError(f"{option} {given}: several images need a folder; give one, or end this name in /")
 
 
 def name_result(image: Path, destination: Destination, suffix: str) -> Path:
@@ -178,10 +187,10 @@ def _is_fresh_image(path: Path) -> bool:
     leads_nowhere = path.is_symlink() and not path.exists()  # that is said when its turn comes
     if not (path.is_file() or leads_nowhere):
         return False
-    if not path.stem.endswith(_RESULT):
-        return True
-    source = path.stem.removesuffix(_RESULT)
-    return not any(path.with_name(source + suffix).exists() for suffix in _suffixes_in_both_cases())
+    sources = {path.stem.removesuffix(ending) for ending in (_RESULT, PREVIEW)} - {path.stem}
+    return not any(
+        path.with_name(source + suffix).exists() for source in sources for suffix in _suffixes_in_both_cases()
+    )
 
 
 def _suffixes_in_both_cases() -> tuple[str, ...]:

@@ -63,7 +63,8 @@ class DiskLevel:
     """A LevelStore in an unnamed temporary file of `folder`; rows without a correction stay holes in it.
 
     Plain rows, since the engine writes and reads whole rows in order: no codec, no cache of its own, and nothing is
-    left behind however the process ends. Raises RasterError when the disk is full.
+    left behind however the process ends. Raises RasterError when the disk is full, or does not give back what it was
+    given.
     """
 
     def __init__(self, start: int, stop: int, width: int, folder: Path | None = None) -> None:
@@ -87,8 +88,12 @@ class DiskLevel:
 
     def read(self, start: int, stop: int) -> Steps:
         steps = np.empty((stop - start, self._width), np.int16)
-        self._file.seek((start - self._start) * self._width * 2)
-        self._file.readinto(steps.data.cast("B"))
+        try:
+            self._file.seek((start - self._start) * self._width * 2)
+            if self._file.readinto(steps.data.cast("B")) < steps.nbytes:
+                raise OSError("it is shorter than what was written")
+        except OSError as error:
+            raise RasterError(f"{self._place}: a temporary file cannot be read: {error}") from error
         return steps
 
     def close(self) -> None:

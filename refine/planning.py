@@ -129,10 +129,13 @@ def _with_both_kept(plan: Plan, networks: Networks) -> Plan:
 
 
 def choose_overlap(facts: MaskFacts, settings: Settings) -> int:
-    """What was given, else OVERLAP, or OWN_OVERLAP where a network of this run makes the first mask."""
+    """What was given, else OVERLAP, or OWN_OVERLAP where a network of this run makes the first mask.
+
+    A reach that was given is kept to within OVERLAP.
+    """
     if settings.overlap is not None:
         return settings.overlap
-    return OWN_OVERLAP if facts.is_network_output else OVERLAP
+    return OWN_OVERLAP if facts.is_network_output and settings.reach is None else OVERLAP
 
 
 class _Common(TypedDict):

@@ -66,8 +66,8 @@ class Settings(BaseModel):
         ge=1,
         le=100_000,
         description="how far the mask may be wrong, in the image's pixels; below 9, nothing changes beyond three times"
-        " that from where the mask is neither below 5 % nor above 95 %; found from the mask if not given, and so is"
-        " whether the result is to agree with it on average",
+        " that from where the mask is neither below 5 % nor above 95 %, if --overlap is six times it or more; found"
+        " from the mask if not given, and so is whether the result is to agree with it on average",
     )
     coarse: CoarseKind | None = Field(
         None,

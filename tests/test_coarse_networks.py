@@ -124,6 +124,8 @@ def test_windows_share_less_where_the_run_makes_the_first_mask(tmp_path: Path) -
     cv2.imwrite(str(mask), np.zeros((64, 64), np.uint8))
     cpu = Settings(device="cpu")
     assert plan_raster(ASTRONAUT, settings=cpu).overlap == OWN_OVERLAP < OVERLAP
+    reach = cpu.model_copy(update={"reach": 8.0})
+    assert plan_raster(ASTRONAUT, settings=reach).overlap == OVERLAP  # within which that reach is kept to
     assert plan_raster(ASTRONAUT, mask, settings=cpu).overlap == OVERLAP
     for first in (None, mask):
         assert plan_raster(ASTRONAUT, first, settings=Settings(device="cpu", overlap=48)).overlap == 48

@@ -142,6 +142,18 @@ def _read(path: Path) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
     return picture[:, :, ::-1].astype(np.uint8)
 
 
+def test_hair_beyond_what_is_surely_seen_is_kept(tmp_path: Path) -> None:
+    fronts, backs = write_folders(tmp_path)
+    row, col = np.mgrid[:101, :101] - 50
+    soft = np.clip(40 - np.hypot(row, col), 0, 25) / 25
+    for name in "ab":
+        picture = np.dstack([np.full((101, 101, 3), 90), np.round(255 * soft)]).astype(np.uint8)
+        cv2.imwrite(str(fronts / f"{name}.png"), picture)
+    alpha = CutOuts(fronts, backs, positions="grid", side=192)[20].alpha
+    seen = alpha[np.ix_((alpha > 0).any(axis=1), (alpha > 0).any(axis=0))]
+    assert max(seen[0].max(), seen[-1].max(), seen[:, 0].max(), seen[:, -1].max()) < 0.1
+
+
 def test_a_background_that_is_cut_short_is_refused(tmp_path: Path) -> None:
     fronts, backs = write_folders(tmp_path)
     _, packed = cv2.imencode(".jpg", np.full((96, 96, 3), 90, np.uint8))

@@ -38,9 +38,9 @@ def test_links_that_lead_nowhere_are_not_passed_over_in_silence(tmp_path: Path) 
 
 
 def test_earlier_results_are_no_images_in_folders_and_patterns_but_are_when_named(tmp_path: Path) -> None:
-    touch(tmp_path, "cat.jpg", "cat_mask.png", "gas_mask.png")
-    assert [path.name for path in find_images([str(tmp_path)])] == ["cat.jpg", "gas_mask.png"]
-    assert [path.name for path in find_images([str(tmp_path / "*.png")])] == ["gas_mask.png"]
+    touch(tmp_path, "cat.jpg", "cat_mask.png", "cat_preview.png", "gas_mask.png", "his_preview.png")
+    assert [path.name for path in find_images([str(tmp_path)])] == ["cat.jpg", "gas_mask.png", "his_preview.png"]
+    assert [path.name for path in find_images([str(tmp_path / "*.png")])] == ["gas_mask.png", "his_preview.png"]
     assert [path.name for path in find_images([str(tmp_path / "cat_mask.png")])] == ["cat_mask.png"]
 
 
@@ -131,6 +131,14 @@ def test_a_file_for_several_results_and_an_unknown_suffix_are_refused(tmp_path: 
         jobs_of(tmp_path, out=str(tmp_path / "result.png"))
     with pytest.raises(InputError, match=r"end it in \.tif, \.tiff or \.png"):
         jobs_of(tmp_path / "a.jpg", out=str(tmp_path / "result.jpg"))
+
+
+def test_a_folder_is_not_made_under_the_name_of_a_picture(tmp_path: Path) -> None:
+    touch(tmp_path, "a.jpg", "b.jpg")
+    both = (tmp_path / "a.jpg", tmp_path / "b.jpg")
+    with pytest.raises(InputError, match=r"two\.png: several images need a folder"):
+        jobs_of(*both, out=f"{tmp_path}/two.png")
+    assert jobs_of(*both, out=f"{tmp_path}/two.png/")[0].out == tmp_path / "two.png" / "a.png"
 
 
 def test_two_images_that_would_share_a_result_are_refused(tmp_path: Path) -> None:

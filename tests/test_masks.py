@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+from math import ceil, floor
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 import pytest
+import rasterio
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from rasters import chunk, cut, picture, write_picture, write_png, write_tif, write_turned_jpeg
+from rasterio.crs import CRS
+from rasters import NORTH_UP, chunk, cut, picture, write_picture, write_png, write_tif, write_turned_jpeg
 
 from refine.errors import InputError, RasterError
 from refine.geometry import Window
-from refine.masks import fits, open_mask
+from refine.masks import check_place, fits, open_mask
+from refine.raster import Georeference, Header
 from refine.raster.orientation import upright
 from refine.sources import ArrayMask
 
@@ -239,12 +243,38 @@ def test_one_coloured_label_over_index_0_is_foreground(tmp_path: Path) -> None:
     assert_mask(path, hard(), True)
 
 
-def test_numbers_too_small_to_be_anything_but_labels_are_noted(tmp_path: Path) -> None:
-    labels = np.arange(2400, dtype=np.uint8).reshape(40, 60) % 3
+def test_nodata_of_a_palette_is_background_and_no_alpha(tmp_path: Path) -> None:
+    labels = hard().astype(np.uint8)
+    labels[:5] = 255
+    path = tmp_path / "m.tif"
+    kind = {"driver": "GTiff", "dtype": "uint8", "nodata": 255, "transform": NORTH_UP}
+    with rasterio.open(path, "w", height=40, width=60, count=1, **kind) as file:
+        file.write(labels, 1)
+        file.write_colormap(1, {0: (0, 0, 0, 255), 1: (200, 0, 0, 255)})
+    assert_mask(path, labels == 1, True)
+    with rasterio.open(path, "r+") as file:
+        file.write(np.full_like(labels, 255), 1)
+    assert_mask(path, np.zeros((40, 60), np.bool_), True)
+
+
+def test_nodata_of_grey_colours_is_background(tmp_path: Path) -> None:
+    grey = np.where(hard(), np.uint8(200), np.uint8(9))
+    path = write_tif(tmp_path / "m.tif", np.dstack([grey] * 3), nodata=9)
+    assert_mask(path, np.where(hard(), np.float32(200 / 255), 0), False)
+
+
+@pytest.mark.parametrize(("top", "noted"), [(2, True), (100, True), (127, True), (128, False)])
+def test_numbers_too_small_to_be_foreground_are_noted(tmp_path: Path, top: int, noted: bool) -> None:
+    labels = np.minimum(np.arange(2400).reshape(40, 60) % 130, top).astype(np.uint8)
     with open_mask(npy(tmp_path / "m.npy", labels), (40, 60)) as mask:
-        assert mask.notes == ("the mask's values end at 2 of 255; of labels give one alone, as 0 and 255",)
-    with open_mask(npy(tmp_path / "n.npy", np.where(labels == 2, np.uint8(13), labels)), (40, 60)) as mask:
-        assert mask.notes == ()  # a faint outline, which may still be seen
+        said = f"the mask's values end at {top} of 255, so nothing is surely foreground; give one label, or percent, as"
+        assert [note.startswith(said) for note in mask.notes] == [True] * noted
+
+
+def test_more_numbers_than_allowed_are_refused_as_more_pixels_are(tmp_path: Path) -> None:
+    path = npy(tmp_path / "m.npy", soft())
+    with pytest.raises(InputError, match="holds 2400 pixels, which is above --max-pixels 2399"):
+        open_mask(path, SIZE, max_pixels=2399)
 
 
 def test_a_label_map_is_refused(tmp_path: Path) -> None:
@@ -254,6 +284,42 @@ def test_a_label_map_is_refused(tmp_path: Path) -> None:
 
 
 # Does it fit
+
+
+UTM, DEGREES = CRS.from_epsg(32633), CRS.from_epsg(4326)
+
+
+def placed(height: int, width: int, *, left: float = 0, pixel: float = 2, crs: CRS | None = UTM) -> Header:
+    georeference = Georeference(crs, rasterio.Affine(pixel, 0, left, 0, -pixel, 9000))
+    return Header(
+        Path("m.tif"), height, width, 1, "uint8", 16, 16, (), "GTiff", is_georeferenced=True, georeference=georeference
+    )
+
+
+@given(factor=st.floats(1, 20), rounds_up=st.booleans())
+def test_a_reduced_mask_lies_where_its_image_does(factor: float, rounds_up: bool) -> None:
+    rounded = ceil if rounds_up else floor
+    mask = placed(max(1, rounded(800 / factor)), max(1, rounded(1000 / factor)), pixel=2 * factor)
+    check_place(mask, placed(800, 1000))
+    check_place(placed(800, 1000), mask)
+
+
+@pytest.mark.parametrize(
+    ("mask", "said"),
+    [
+        (placed(800, 1000, left=5), r"at 5, 9000 to 2005, 7400 of EPSG:32633, the image at 0, 9000 to 2000, 7400 of"),
+        (placed(400, 500), "lies elsewhere than the image"),
+        (placed(800, 1000, left=15, pixel=1e-5, crs=DEGREES), r"of EPSG:4326, the image at .* of EPSG:32633"),
+    ],
+)
+def test_a_mask_of_another_place_is_refused(mask: Header, said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        check_place(mask, placed(800, 1000))
+
+
+def test_a_mask_without_a_place_is_the_images(tmp_path: Path) -> None:
+    check_place(placed(400, 500, left=99, crs=None), placed(800, 1000))
+    check_place(placed(400, 500, left=99), placed(800, 1000, crs=None))
 
 
 @given(

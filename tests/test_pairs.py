@@ -12,6 +12,7 @@ from training_data import sections, write_pairs, write_shard
 from refine.errors import InputError
 from refine.training.config import Data
 from refine.training.data import load_held_out, load_pairs, read_held_out
+from refine.training.decoded import decoded
 
 
 @pytest.fixture(scope="module")
@@ -86,6 +87,17 @@ def test_broken_pair_is_named(tmp_path: Path, damage: str) -> None:
         folder = tmp_path / "absent"
     with pytest.raises(InputError, match=r"02|absent"):
         load_pairs(sections(folder), frozenset())
+
+
+def test_what_comes_after_a_photograph_or_inside_it_does_not_cut_it() -> None:
+    _, packed = cv2.imencode(".jpg", np.random.default_rng(1).integers(0, 255, (64, 64, 3), dtype=np.uint8))
+    photograph = packed.tobytes()
+    film = b"\xff\xda after a photograph in motion"
+    inside = photograph[:2] + b"\xff\xe1" + (len(photograph) + 2).to_bytes(2, "big") + photograph + photograph[2:]
+    for content in (photograph, photograph + film, inside):
+        assert decoded(content, cv2.IMREAD_COLOR) is not None
+    for content in (photograph[:-2], inside[:-2], photograph[:20], photograph[:2], b"\xff\xd8\xff"):
+        assert decoded(content, cv2.IMREAD_COLOR) is None
 
 
 def test_prediction_that_is_no_picture_is_named(folder: Path, tmp_path: Path) -> None:

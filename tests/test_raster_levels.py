@@ -14,7 +14,7 @@ from rasters import picture, shown, whole, write_picture, write_tif
 
 from refine.errors import RasterError
 from refine.geometry import Window
-from refine.raster import gdal_environment, open_image, read_header, temporary_level_bytes
+from refine.raster import gdal_environment, open_image, read_header
 from refine.sources import ArrayImage
 
 
@@ -93,7 +93,6 @@ def test_an_overview_serves_the_levels_that_its_factor_divides(tmp_path: Path) -
     path = write_tif(tmp_path / "a.tif", pixels, tiled=True, overviews=(2, 4, 8), transform=north_up)
     header = read_header(path)
     assert header.overviews == (2, 4, 8)
-    assert temporary_level_bytes(header, [3, 8, 16]) == -(-1024 // 3) * 256 * 3
     with open_image(path) as image, rasterio.open(path, overview_level=1) as overview:
         by_four = overview.read().transpose(1, 2, 0)
         np.testing.assert_array_equal(whole(image, 8), whole(ArrayImage(np.ascontiguousarray(by_four)), 2))
@@ -108,11 +107,6 @@ def test_levels_on_disk_leave_nothing_behind(tmp_path: Path) -> None:
     with open_image(path, level_bytes=0, directory=place) as image:
         image.prepare([2, 3])
         assert list(place.iterdir()) == []  # nameless, so that even a killed process leaves none
-
-
-def test_temporary_bytes_follow_from_sizes(tmp_path: Path) -> None:
-    header = read_header(write_tif(tmp_path / "a.tif", picture(100, 70)))
-    assert temporary_level_bytes(header, [1, 2, 8, 2]) == (50 * 35 + 13 * 9) * 3
 
 
 def test_a_temporary_folder_that_is_missing_is_named(tmp_path: Path) -> None:

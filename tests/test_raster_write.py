@@ -239,6 +239,12 @@ def test_the_mask_of_a_turned_photograph_has_the_size_that_is_seen(tmp_path: Pat
     assert read_mask(write_mask(tmp_path / "m.png", photograph, blobs(30, 20))).shape == (30, 20)
 
 
+def test_a_name_of_many_bytes_is_written(tmp_path: Path) -> None:
+    photograph = write_picture(tmp_path / "a.png", picture(30, 20))
+    out = write_mask(tmp_path / ("\u7532" * 80 + ".png"), photograph, blobs(30, 20))
+    assert out.stat().st_size
+
+
 # Size on disk
 
 

@@ -93,6 +93,17 @@ def test_a_folder_goes_on_where_it_was(command: Call, many: Path, options: Setti
 
 
 @pytest.mark.usefixtures("small_parts")
+def test_the_report_of_a_resumed_run_replaces_its_own(command: Call, many: Path) -> None:
+    broken = many / "images" / "b.tif"
+    content = broken.read_bytes()
+    broken.write_bytes(b"no image")
+    assert command(many, "--report", many / "report.json")[0] == 2
+    broken.write_bytes(content)
+    code, _, err = command(many, "--report", many / "report.json", "--resume")
+    assert (code, err) == (0, "")
+    assert [record.get("error") for record in json.loads((many / "report.json").read_text())] == [None] * 3
+
+
 def test_what_a_run_left_that_was_killed_at_its_very_end_is_removed(command: Call, many: Path) -> None:
     """The output had its name, the parts were still there."""
     assert command(many)[0] == 0

@@ -209,6 +209,14 @@ def test_a_fingerprint_sees_size_time_both_ends_and_every_file(tmp_path: Path) -
         fingerprint([tmp_path / "missing"])
 
 
+def test_a_viewers_statistics_change_no_fingerprint(tmp_path: Path) -> None:
+    image, statistics = tmp_path / "a.tif", tmp_path / "a.tif.aux.xml"
+    image.write_bytes(b"pixels")
+    before = fingerprint([image])
+    statistics.write_text("<PAMDataset/>")
+    assert fingerprint([image, statistics]) == before
+
+
 @pytest.mark.parametrize("moment", ["_acquire", "_clear"])
 def test_an_interruption_on_the_way_in_leaves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str

@@ -57,6 +57,13 @@ def test_exact_masks_alone_are_told_as_right_to_a_pixel(folder: Path) -> None:
     assert min(float(damaged[i]["reach"]) for i in range(16)) > 1.1
 
 
+def test_a_reduced_truth_in_place_of_a_networks_mask_is_told_as_one(folder: Path) -> None:
+    reduced, model = (windows(folder, perturb={"kinds": {kind: 1.0}, "hard": 0.0}) for kind in ("reduce", "model"))
+    for i in range(12):
+        assert torch.equal(reduced[i]["coarse"], model[i]["coarse"])
+        assert reduced[i]["reach"] == model[i]["reach"]
+
+
 def test_composites_are_exact_where_the_picture_changes(folder: Path) -> None:
     """Truth is the share of the cut-out in each pixel, so no pixel is left out of the loss, whatever the scale."""
     plain = {"jitter": [0.0] * 4, "grey": 0.0, "jpeg": 0.0, "whole": 0.0, "scale": [2.0, 3.0]}
@@ -198,7 +205,9 @@ def test_what_is_to_be_refined_again_starts_from_the_networks_own_result() -> No
         "again": again,
     }
     machine = Machine(torch.device("cpu"), None, 0)
+    before = {name: tensor.clone() for name, tensor in part.items()}
     coarse, reach = coarse_input(Adding(), part, Preprocessing(), machine)
+    assert all(torch.equal(part[name], before[name]) for name in part)
     assert [float(plane.mean()) for plane in coarse] == [0.5, 0.25, 1.0]  # no further than a mask goes
     assert torch.equal(reach, part["reach"])
 

@@ -55,7 +55,7 @@ def open_mask(
             return store
 
         if path.suffix.lower() == ".npy":
-            array = _open_array(path)
+            array = _open_array(path, max_pixels)
             height, width = array.shape
             store = gathered(height, width, array.dtype, 1)
             del array  # its pages would count as memory of this process
@@ -85,7 +85,7 @@ class MaskSize:
 def mask_size(path: Path, *, max_pixels: int = MAX_PIXELS) -> MaskSize:
     """Of the mask at `path`, from its header alone; raises as `open_mask` does."""
     if path.suffix.lower() == ".npy":
-        array = _open_array(path)
+        array = _open_array(path, max_pixels)
         height, width = array.shape
         item = array.dtype.itemsize
         # A strip as it lies in the file, its copy, that cut to 0..1, and what is 0 or 1 of it.
@@ -152,7 +152,7 @@ def _survey_raster(raster: StoredRaster, store: Store) -> tuple[int, Scale]:
     for place, values in raster.strips():
         colours = values[:, :, :-1] if raster.has_alpha else values
         kept = colours[:, :, colours.shape[2] // 2 :][:, :, :1]  # green: of greys the value itself
-        if raster.nodata is not None and values.shape[2] == 1:
+        if raster.nodata is not None and not raster.has_alpha:
             is_nodata = np.isnan(kept) if np.isnan(raster.nodata) else kept == raster.nodata
             kept = np.where(is_nodata, np.zeros((), dtype), kept)
         channels.look(colours)
@@ -173,16 +173,17 @@ def _survey_palette(raster: StoredRaster, store: Store) -> tuple[int, Scale]:
     for place, values in raster.strips():
         used[values] = True
         store.write_window(place, values)
-    return 0, palette_scale(raster.header.path, raster.palette, used)
+    nodata = None if raster.nodata is None else int(raster.nodata)
+    return 0, palette_scale(raster.header.path, raster.palette, used, nodata)
 
 
 def _notes(raster: StoredRaster) -> tuple[str, ...]:
-    if raster.nodata is None or raster.nodata == 0:
+    if raster.nodata is None or raster.nodata == 0 or raster.has_alpha:
         return raster.header.notes
     return (*raster.header.notes, f"the mask's nodata value {raster.nodata:g} counts as background")
 
 
-def _open_array(path: Path) -> NDArray[Any]:
+def _open_array(path: Path, max_pixels: int = MAX_PIXELS) -> NDArray[Any]:
     """The (h, w) array of a .npy file, on disk as yet. Raises InputError for what cannot be a mask."""
     try:
         array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
@@ -202,6 +203,8 @@ def _open_array(path: Path) -> NDArray[Any]:
         array = array[0] if shape[0] == 1 else array[:, :, 0]
     if array.ndim != 2 or 0 in shape or array.dtype.kind not in "biuf":
         raise InputError(f"{path}: expected an (h, w) array of numbers, got {array.dtype} {shape}")
+    if array.size > max_pixels:
+        raise InputError(f"{path}: holds {array.size} pixels, which is above --max-pixels {max_pixels}")
     return array
 
 

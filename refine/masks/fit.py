@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from math import dist
 from pathlib import Path
 from typing import Literal
 
 from refine.errors import InputError
+from refine.raster import Header
 
 Align = Literal["fit", "stretch"]
 
@@ -25,6 +27,30 @@ def check_fit(path: Path, mask_size: tuple[int, int], image_size: tuple[int, int
             " its EXIF rotation; give the mask of that, or --align stretch to stretch this one"
         )
     raise InputError(f"{path}: the mask is {sizes}; give a mask of the same extent, or --align stretch to stretch it")
+
+
+def check_place(mask: Header, image: Header) -> None:
+    """Raises InputError if both are georeferenced, and the mask's corners lie elsewhere than the image's.
+
+    By more than a pixel of the coarser of the two: a mask that was reduced has rounded sides.
+    """
+    there, here = (header.georeference.corners(header.height, header.width) for header in (mask, image))
+    if there is None or here is None:
+        return
+    pixel = max(
+        max(dist(first, right) / header.width, dist(first, below) / header.height)
+        for (first, right, below), header in ((there, mask), (here, image))
+    )
+    if all(dist(a, b) <= pixel for a, b in zip(there, here, strict=True)):
+        return
+    spans = [
+        f"{x:.10g}, {y:.10g} to {right:.10g}, {below:.10g} of {header.georeference.crs}"
+        for ((x, y), (right, _), (_, below)), header in ((there, mask), (here, image))
+    ]
+    raise InputError(
+        f"{mask.path}: lies elsewhere than the image: at {spans[0]}, the image at {spans[1]}; warp it to the image's"
+        " place (gdalwarp -t_srs -te), or give --align stretch to lay it over the image as it is"
+    )
 
 
 def fits(mask_size: tuple[int, int], image_size: tuple[int, int]) -> bool:

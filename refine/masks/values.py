@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from refine.errors import InputError
 from refine.sources import ROUNDING, dark_text, is_dark
 
-_FAINT = 0.05  # a mask that ends below it is background all over; of whole numbers it may be one of class labels
 _GREY_TOLERANCE = 3 / 255  # what JPEG makes of a grey picture that was saved in colours
 
 
@@ -82,8 +81,9 @@ class ValueSurvey:
         if is_dark(self._highest, self._top):
             raise InputError(f"{path}: {dark_text(self._highest, self._top)}")
         note = None
-        if not self._is_float and 1 < self._highest < _FAINT * self._top:
-            note = f"the mask's values end at {self._highest:g} of {self._top}; of labels give one alone, as 0 and 255"
+        if 0 < self._highest <= self._top / 2:
+            ends = f"the mask's values end at {self._highest:g} of {self._top}, so nothing is surely foreground"
+            note = ends if self._is_float else f"{ends}; give one label, or percent, as 0 to {self._top}"
         return Scale(self._top, self._only_tops, note, is_rounded=is_rounded)
 
 
@@ -120,12 +120,18 @@ class ChannelSurvey:
         return False
 
 
-def palette_scale(path: Path, palette: NDArray[np.uint8], used: NDArray[np.bool_]) -> Scale:
+def palette_scale(path: Path, palette: NDArray[np.uint8], used: NDArray[np.bool_], nodata: int | None = None) -> Scale:
     """What the indices of a paletted mask stand for; `used` says which occur.
 
-    Greys are taken as they are, alpha as in `ChannelSurvey`. Of two other colours index 0 is background, as in label
-    palettes. Raises InputError for more colours: which label is foreground is not told.
+    That of `nodata` is background: GDAL shows it as transparent, which says nothing of alpha. Greys are taken as they
+    are, alpha as in `ChannelSurvey`. Of two other colours index 0 is background, as in label palettes. Raises
+    InputError for more colours: which label is foreground is not told.
     """
+    if nodata is not None:
+        used = used.copy()
+        used[nodata] = False
+    if not used.any():
+        return Scale(1, is_hard=True, lookup=np.zeros(len(palette), np.uint8))
     colours = palette[None, used, :]
     channels, alpha = ChannelSurvey(), ValueSurvey(palette.dtype)
     channels.look(colours[:, :, :3])
@@ -141,4 +147,7 @@ def palette_scale(path: Path, palette: NDArray[np.uint8], used: NDArray[np.bool_
     survey = ValueSurvey(lookup.dtype)
     survey.look(lookup[used])
     scale = survey.decide(path)
-    return Scale(scale.one, scale.is_hard, lookup=np.ascontiguousarray(lookup))
+    lookup = np.array(lookup)
+    if nodata is not None:
+        lookup[nodata] = 0
+    return Scale(scale.one, scale.is_hard, scale.note, lookup)

@@ -12,13 +12,7 @@ from refine.raster.header import MAX_PIXELS, Header, default_output, read_header
 from refine.raster.layout import check_bands
 from refine.raster.output import check_apart, check_output, is_whole_mask
 from refine.raster.pixels import strip_rows
-from refine.raster.reader import (
-    LEVEL_BYTES,
-    RasterImage,
-    open_image,
-    sweep_bytes,
-    temporary_level_bytes,
-)
+from refine.raster.reader import LEVEL_BYTES, RasterImage, open_image, sweep_bytes
 from refine.raster.stored import StoredRaster, open_stored
 from refine.raster.temporary import MemoryLevel, Store, TemporaryLevel, make_store, temporary_bytes
 from refine.raster.writer import MaskFile, create_mask, foreground_from
@@ -53,5 +47,4 @@ __all__ = [
     "strip_rows",
     "sweep_bytes",
     "temporary_bytes",
-    "temporary_level_bytes",
 ]

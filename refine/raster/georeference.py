@@ -45,6 +45,13 @@ class Georeference:
             rpcs=None if self.rpcs is None else _moved_rpcs(self.rpcs, roi),
         )
 
+    def corners(self, height: int, width: int) -> tuple[tuple[float, float], ...] | None:
+        """Easting and northing of three corners: top left, top right, bottom left; None where no transform tells."""
+        if self.crs is None or self.transform is None:
+            return None
+        a, b, c, d, e, f = self.transform[:6]
+        return tuple((a * x + b * y + c, d * x + e * y + f) for x, y in ((0, 0), (width, 0), (0, height)))
+
     def creation_options(self) -> dict[str, object]:
         """Keywords of `rasterio.open(..., "w")` that write it; the tag AREA_OR_POINT is to be set afterwards."""
         options: dict[str, object] = {}

@@ -52,6 +52,7 @@ class Header:
     orientation: int = 1  # EXIF, applied where it is not 1
     notes: tuple[str, ...] = ()  # what was decided for the user, one line each
     has_invalid: bool = False  # nodata, NaN or a mask band may occur
+    nodata: tuple[float | None, ...] = ()  # of each band
     decoder_bytes: int = 0  # what the decoder holds beside the block cache
     georeference: Georeference = field(default_factory=Georeference)
     tags: Mapping[str, str] = field(default_factory=dict)  # what the file says of itself, and a mask of it may say too
@@ -101,6 +102,7 @@ def header_of(dataset: DatasetReader, path: Path, max_pixels: int) -> Header:
         orientation=orientation,
         notes=notes,
         has_invalid=_has_invalid(dataset),
+        nodata=tuple(dataset.nodatavals),
         decoder_bytes=_decoder_bytes(dataset, container) + (_NETWORK_CACHE_BYTES if is_remote else 0),
         georeference=georeference,
         tags=_kept_tags(dataset),

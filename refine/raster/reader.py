@@ -230,13 +230,6 @@ class RasterImage:
         return np.ascontiguousarray(pixels[:, :, :3]), None if valid.all() else valid
 
 
-def temporary_level_bytes(header: Header, decimations: Sequence[int]) -> int:
-    """What the levels, and the upright copy of a turned image, take together, in memory or on disk: sizes alone."""
-    channels = 4 if header.has_invalid else 3
-    swept = [*decimations_to_sweep(decimations, header.overviews), *([1] if header.orientation != 1 else [])]
-    return sum(temporary_bytes(-(-header.height // d), -(-header.width // d), np.uint8, channels) for d in swept)
-
-
 def sweep_bytes(header: Header) -> int:
     """The most that a sweep holds beside GDAL's cache: a strip as stored and shown, and the sums of some rows."""
     stored_width = header.width if header.orientation < 5 else header.height

@@ -298,7 +298,9 @@ def _without_stderr() -> Iterator[None]:
 
 
 def _hidden_name(out: Path, suffix: str) -> Path:
-    return out.with_name(f".{out.name[:200]}.{secrets.token_hex(4)}{suffix}")
+    """Beside `out`, with as much of its name as file systems have room for, which count bytes."""
+    begin = os.fsencode(out.name)[:200].decode(errors="ignore")
+    return out.with_name(f".{begin}.{secrets.token_hex(4)}{suffix}")
 
 
 def _side_file(path: Path) -> Path:

@@ -158,8 +158,8 @@ def _foreground(path: Path, alpha_path: Path | None) -> tuple[RGB, Alpha]:
         if mask is None or mask.shape != picture.shape[:2]:
             raise InputError(f"{alpha_path}: does not decode, or is of another size than {path}")
         alpha = mask
-    left, top, width, height = cv2.boundingRect((alpha >= 128).astype(np.uint8))
-    if not width or not height:
+    left, top, width, height = cv2.boundingRect((alpha > 0).astype(np.uint8))
+    if not (alpha >= 128).any():
         raise InputError(f"{path}: its alpha shows nothing")
     box = np.s_[top : top + height, left : left + width]
     rgb = np.ascontiguousarray(picture[box][:, :, 2::-1], dtype=np.uint8)

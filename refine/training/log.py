@@ -38,7 +38,6 @@ class Log:
         _cut_back(path, step)
         self._lines = path.open("a", encoding="utf-8")
         self._events = _event_writer(folder / "events")
-        self.has_events = self._events is not None
 
     def scalars(self, group: str, values: Mapping[str, float], step: int) -> None:
         self._lines.write(json.dumps({"group": group, "step": step, **values}) + "\n")
@@ -49,11 +48,14 @@ class Log:
 
     @torch.no_grad()
     def pictures(self, batch: Mapping[str, Tensor], ema: nn.Module, preprocessing: Preprocessing, step: int) -> None:
-        """Image, coarse mask, result and truth of the batch's first samples, side by side."""
+        """Image, coarse mask, result and truth of the batch's first samples that have a coarse mask, side by side."""
         if not self._events:
             return
         device = next(ema.parameters()).device
-        few = {name: tensor[:PICTURES].to(device) for name, tensor in batch.items()}
+        there = batch["factor"] == 0 if "factor" in batch else ...  # others start from a result of the network's own
+        few = {name: tensor[there][:PICTURES].to(device) for name, tensor in batch.items()}
+        if not len(few["image"]):
+            return
         coarse = few["coarse"][:, None] if "coarse" in few else None
         logit = ema(network_input(ema, few, preprocessing), coarse, few.get("reach"))["final"]
         masks = [coarse] if coarse is not None else []

@@ -176,7 +176,7 @@ def train(
             if run.step % config.checkpoint.log_every == 0:
                 now = time.monotonic()
                 losses = _averaged(since_log)
-                losses["samples_per_second"] = config.checkpoint.log_every * schedule.batch / (now - started)
+                losses["samples_per_second"] = len(since_log) * schedule.batch / (now - started)
                 losses["rate"] = learning_rate_share(run.step, schedule, run.gains.drops) * config.optim.rate
                 started, since_log = now, []
                 log.scalars("train", losses, run.step)
@@ -240,7 +240,7 @@ def coarse_input(ema: nn.Module, part: Sample, preprocessing: Preprocessing, mac
 
     Samples of kind "cascade" get the network's own coarser result, and those to be refined `again` its result there.
     """
-    coarse, reach = part["coarse"][:, None], part["reach"]
+    coarse, reach = part["coarse"][:, None].clone(), part["reach"]  # a batch that fails is kept as it came
     for factor in sorted(set(part["factor"].tolist()) - {0}):
         chosen = part["factor"] == factor
         outer = part["outer_coarse"][chosen][:, None]

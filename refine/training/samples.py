@@ -25,7 +25,7 @@ from refine.training.deferred import left_to_the_device, nothing_left
 from refine.training.distort import bend, blur_patches, random_part
 from refine.training.drawn import roofs, thin_structures
 from refine.training.fringe import with_fringe
-from refine.training.perturb import LEAST_STATED, draw_kind, perturb, reduced, stated_reach
+from refine.training.perturb import KINDS, LEAST_STATED, draw_kind, perturb, reduced, stated_reach
 from refine.training.ramps import ramp_of
 from refine.training.transplants import transplanted
 
@@ -84,7 +84,7 @@ class WindowSamples(Dataset[Sample]):
                 own = left_to_the_device(crop.truth, kind, rng, self.size)
                 return {**_as_tensors(_without_margin(crop)), **_empty_outer(self.size), **own}
             coarse, reach = perturb(crop.truth, kind, rng, reduce_max=options.reduce_max, hard_share=options.hard)
-            if kind == "reduce":
+            if kind == "reduce" or kind not in KINDS:  # then "model" is a reduced truth as well
                 reach = reach_of_small(reach, ramp_of(coarse, reach))
         # Only a mask that is exact is ever called right to a pixel.
         stated = 1.0 if kind == "exact" else max(LEAST_STATED, stated_reach(reach, rng))
