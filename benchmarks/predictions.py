@@ -2,6 +2,7 @@
 
     python benchmarks/predictions.py --data "data/train-*.tar" --out data/predictions/mos_l_lite
     python benchmarks/predictions.py --data "data/train-*.tar" --out data/predictions/u2netp --network u2netp
+    python benchmarks/predictions.py --data "data/train-*.tar" --out data/predictions/isnet --network isnet --isnet FILE
 
 Each <set>/<id>.png has the network's own size. What is there already is kept, so a stopped run goes on.
 """
@@ -28,12 +29,17 @@ from refine.training.data import load_pairs
 @click.option("--sets", default="", help="only these sets, with commas")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="folder of <set>/<id>.png")
 @click.option("--coarse-checkpoint", type=click.Path(path_type=Path), help="MOS_L  [default: the shipped one]")
-@click.option("--network", type=click.Choice(["mos_l", "u2netp", "ensemble"]), default="mos_l", show_default=True)
+@click.option("--isnet", type=click.Path(path_type=Path), help="isnet.safetensors, for --network isnet")
+@click.option(
+    "--network", type=click.Choice(["mos_l", "u2netp", "ensemble", "isnet"]), default="mos_l", show_default=True
+)
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
-def main(data: str, sets: str, out: Path, coarse_checkpoint: Path | None, network: str, device: str) -> None:
+def main(
+    data: str, sets: str, out: Path, coarse_checkpoint: Path | None, isnet: Path | None, network: str, device: str
+) -> None:
     try:
         section = Data(name="data", path=data, sets=[name for name in sets.split(",") if name])
-        (make,) = makers((network,), mos_l=coarse_checkpoint, isnet=None, device=device)
+        (make,) = makers((network,), mos_l=coarse_checkpoint, isnet=isnet, device=device)
         for pair in tqdm(load_pairs([section], frozenset()).pairs, unit=" images", disable=None):
             store(out / pair.key[0] / f"{pair.key[1]}.png", make, pair.image, pair.mask)
     except (RefineError, OSError) as error:

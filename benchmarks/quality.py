@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -34,6 +35,7 @@ from time import perf_counter
 import click
 import cv2
 import numpy as np
+import torch
 from coarse_masks import KINDS, Coarse, Entry, makers
 from numpy.typing import NDArray
 from rivals import MOST_MATTING_PIXELS, RIVALS
@@ -270,7 +272,8 @@ def run_all(choice: Choice, entries: Sequence[Entry], jobs: int) -> Iterator[lis
     if jobs == 1:
         yield from (run_one(choice, entry) for entry in entries)
         return
-    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+    cores = max(1, len(os.sched_getaffinity(0)) // jobs)  # more threads than cores wait for one another
+    with ProcessPoolExecutor(jobs, get_context("spawn"), torch.set_num_threads, (cores,)) as pool:
         yield from pool.map(partial(run_one, choice), entries)
 
 

@@ -19,7 +19,9 @@ from refine.settings import Backend, CoarseKind, Settings, Weights
 NEWEST = "newest"  # what a bare --resume stands for
 _CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 120}
 _IMAGE = "an image file, several, a folder, a pattern, or an address (https://..., s3://...)"
-_MASK = "first mask: a file, or a folder with masks of the images' stems; without it, --coarse makes one"
+_MASK = (
+    "first mask: a file, an address, or a folder of <stem> or <stem>_mask of each image; without it, --coarse makes one"
+)
 
 
 def main() -> NoReturn:
@@ -93,6 +95,15 @@ def infer(
     return (print_plans if plan else refine_images)(request, name=context.command_path)
 
 
+def _print_keys(context: click.Context, parameter: click.Parameter, is_asked: bool) -> None:
+    if not is_asked or context.resilient_parsing:
+        return
+    from refine.training.reference import reference
+
+    click.echo(reference(), nl=False)
+    context.exit()
+
+
 @refine.command(cls=Command, context_settings=_CONTEXT)
 @click.option("--config", type=FILE, required=True, help="JSON config of the run, such as configs/MOS_H_lite.json")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
@@ -113,6 +124,14 @@ def infer(
 @click.option("--dry-run", is_flag=True, help="take two steps and say sizes, memory, samples/s and what limits them")
 @click.option(
     "--overfit", type=click.IntRange(min=1), metavar="N", help="learn the first N samples by heart, and say the IoU"
+)
+@click.option(
+    "--keys",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_print_keys,
+    help="print every key of a config with its default and meaning, and leave",
 )
 def train(
     config: Path,

@@ -71,8 +71,8 @@ class Settings(BaseModel):
     )
     coarse: CoarseKind | None = Field(
         None,
-        description="network that makes the first mask where none is given; ensemble, the mean of u2netp's and mos_l's,"
-        " if not said, but with --coarse-checkpoint mos_l",
+        description="network that makes the first mask where none is given; if not said ensemble, the mean of u2netp's"
+        " and mos_l's, but with --weights free u2netp, and with --coarse-checkpoint mos_l",
     )
     coarse_checkpoint: FilePath | None = Field(
         None, description="weights of the coarse network; the shipped ones if not given"

@@ -12,6 +12,7 @@ from training_data import small_config, write_pairs
 from refine.errors import ConfigError
 from refine.models.registry import full_config
 from refine.training.config import TrainingConfig, load_config, parse_config
+from refine.training.reference import reference
 from refine.training.run import make_samples
 
 CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("*.json"))
@@ -192,3 +193,14 @@ def test_file_that_is_no_config_is_refused(tmp_path: Path) -> None:
     broken.write_text("[" * 100_000)
     with pytest.raises(ConfigError, match="not JSON"):
         load_config(broken)
+
+
+def test_the_page_of_config_keys_is_what_the_command_prints() -> None:
+    assert (CONFIGS[0].parent / "README.md").read_text(encoding="utf-8") == reference()
+
+
+def test_every_key_of_a_config_has_its_meaning() -> None:
+    rows = [line.split(" | ") for line in reference().splitlines() if line.startswith("| `")]
+    assert len(rows) > 100
+    untold = [row[0] for row in rows if row[1] != "section" and row[3].removesuffix(" |").strip() == ""]
+    assert untold == ["| `architecture`"]  # its values say it

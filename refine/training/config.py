@@ -30,7 +30,7 @@ Layout = Literal[
 class Data(Section):
     """One source of image/mask pairs, checked when a run starts."""
 
-    name: str = Field(pattern=r"^[\w.-]+$")
+    name: str = Field(pattern=r"^[\w.-]+$", description="for `--data NAME=PATH` and for messages")
     path: str = Field(description="the set's folder; of layout sets also a .tar, or a pattern like train-*.tar")
     layout: Layout = Field("sets", description="sets: <set>/<id>.jpg + .png; the others as they are published")
     parts: list[str] = Field(default=[], description="splits such as TR, VD, train2017; empty: the one for training")
@@ -56,12 +56,12 @@ class Data(Section):
 
 
 class Perturb(Section):
-    """Shares of the kinds of damage done to the truth (meticulousnet.md 5.2); they are normalised to sum to one."""
+    """How the truth becomes a coarse mask, for networks that refine one."""
 
     kinds: dict[Kind, float] = Field(default={
         "exact": 0.10, "reduce": 0.20, "contour": 0.25, "morph": 0.15, "reduce+contour": 0.10,
         "warp": 0.10, "structure": 0.05, "model": 0.05, "cascade": 0.0,
-    })  # fmt: skip
+    }, description="shares of the kinds of damage; they are normalised to sum to one")  # fmt: skip
     late_kinds: dict[Kind, float] = Field(default={}, description="shares from `late_from` on; empty: no change")
     late_from: float = Field(0.3, ge=0, le=1, description="share of the schedule after which `late_kinds` count")
     reduce_max: float = Field(16, gt=1.5, le=64, description="largest factor of kind 'reduce'")
@@ -96,8 +96,10 @@ class Augment(Section):
     inexact_scale: float = Field(
         4.0, gt=0, description="windows of sets that are not exact are enlarged no further; composites take the place"
     )
-    jitter: tuple[Share, Share, Share, Share] = (0.2, 0.2, 0.2, 0.05)
-    grey: float = Field(0.05, ge=0, le=1)
+    jitter: tuple[Share, Share, Share, Share] = Field(
+        (0.2, 0.2, 0.2, 0.05), description="brightness, contrast, saturation, hue: changed by up to this"
+    )
+    grey: float = Field(0.05, ge=0, le=1, description="share of images without colour")
     jpeg: float = Field(0.5, ge=0, le=1, description="share of images compressed again, quality 40 to 95")
     rotate_degrees: float = Field(0.0, ge=0, le=180, description="whole images are turned by up to this much")
     crop: float = Field(1.0, gt=0, le=1, description="whole images are cut to this share of their sides, anywhere")
@@ -137,6 +139,8 @@ class Composites(Section):
 
 
 class Model(Section):
+    """The network, and what it starts from."""
+
     architecture: Architecture
     size: int = Field(ge=32, description="side of a training input: 224 windows for MOS_H, 336 whole images for MOS_L")
     options: dict[str, object] = Field(default={}, description="fields of the network's own config")
@@ -149,12 +153,14 @@ class Model(Section):
 
 
 class Schedule(Section):
+    """How long, and how the learning rate goes."""
+
     steps: int = Field(gt=0, description="optimizer steps, not epochs")
     batch: int = Field(gt=0, description="samples an optimizer step")
     accumulate: int = Field(1, ge=1, description="parts a batch is cut into, for small devices")
-    warmup_steps: int = Field(1000, ge=0)
+    warmup_steps: int = Field(1000, ge=0, description="steps in which the rate rises from zero to its peak")
     final_share: float = Field(0.01, ge=0, le=1, description="the rate never falls below this share of its peak")
-    decay: Literal["cosine", "step", "plateau", "constant"] = "cosine"
+    decay: Literal["cosine", "step", "plateau", "constant"] = Field("cosine", description="how the rate falls")
     drops: list[Share] = Field(default=[0.6, 0.85], description="step: shares of the schedule at which the rate drops")
     drop_factor: float = Field(0.1, gt=0, lt=1, description="step and plateau: what a drop multiplies the rate by")
     patience: int = Field(3, ge=0, description="plateau: validations without a gain before the rate drops")
@@ -174,26 +180,32 @@ class Schedule(Section):
 
 
 class Optim(Section):
+    """AdamW, and the mean of the weights that is kept."""
+
     rate: float = Field(3e-4, gt=0, description="peak learning rate of the decoder")
-    encoder_rate: float = Field(1e-4, ge=0)
-    betas: tuple[Decay, Decay] = (0.9, 0.999)
-    weight_decay: float = Field(1e-4, ge=0)
-    clip_norm: float = Field(1.0, gt=0)
-    ema: float = Field(0.999, ge=0, lt=1)
+    encoder_rate: float = Field(1e-4, ge=0, description="peak learning rate of the encoder")
+    betas: tuple[Decay, Decay] = Field((0.9, 0.999), description="decay of the means of gradients and of their squares")
+    weight_decay: float = Field(1e-4, ge=0, description="of convolutions' weights")
+    clip_norm: float = Field(1.0, gt=0, description="longer gradients are shortened to this norm")
+    ema: float = Field(0.999, ge=0, lt=1, description="decay of the mean of the weights; 0: the last ones")
     freeze_encoder_norm: bool = Field(False, description="encoder BatchNorm stays as loaded: for small batches")
 
 
 class Validation(Section):
+    """Images that never train, and what is measured on them."""
+
     held_out: str | None = Field(None, description="csv of set,id that never train")
     every: int = Field(0, ge=0, description="steps between validations; 0: never")
     images: int = Field(24, ge=1, description="at most this many, spread over the held-out list")
 
 
 class Checkpointing(Section):
+    """What is written, and when."""
+
     every: int = Field(500, ge=1, description="steps between states; the newest two are kept")
     keep_every: int = Field(0, ge=0, description="steps between averaged weights that are kept for good; 0: none")
-    log_every: int = Field(50, ge=1)
-    licence: str = "unstated"
+    log_every: int = Field(50, ge=1, description="steps between lines of log.jsonl")
+    licence: str = Field("unstated", description="what may be done with the weights; their header says it")
 
 
 class TrainingConfig(Section):
@@ -202,7 +214,7 @@ class TrainingConfig(Section):
     about: str = Field("", description="what the run is for, and where it differs from what was published")
     command: str = Field("", description="what trains it; for its reader")
     expected: str = Field("", description="what it should reach; for its reader")
-    seed: int = Field(0, ge=0, lt=2**32)
+    seed: int = Field(0, ge=0, lt=2**32, description="of all that is drawn")
     data: list[Data] = Field(min_length=1)
     perturb: Perturb = Perturb()
     augment: Augment = Augment()

@@ -15,17 +15,19 @@ MASK_TERMS = {"iou", "focal", "edge", "dice"}
 class Terms(Section):
     """Weights of one output's losses."""
 
-    bce: float = Field(0.0, ge=0)
-    l1: float = Field(0.0, ge=0)
-    l2: float = Field(0.0, ge=0)
-    sobel: float = Field(0.0, ge=0)
-    iou: float = Field(0.0, ge=0)
+    bce: float = Field(0.0, ge=0, description="binary cross-entropy")
+    l1: float = Field(0.0, ge=0, description="mean absolute error")
+    l2: float = Field(0.0, ge=0, description="mean squared error")
+    sobel: float = Field(0.0, ge=0, description="mean absolute error of the gradients")
+    iou: float = Field(0.0, ge=0, description="1 - overlap of an image")
     focal: float = Field(0.0, ge=0, description="alpha 0.25, gamma 2")
     rms: float = Field(0.0, ge=0, description="the root of the mean square over an image")
     edge: float = Field(0.0, ge=0, description="a loss on edges, as edge_map and edge_loss say")
-    edge_map: Literal["contour", "gradient", "canny"] = "gradient"
-    edge_loss: Literal["of_gradient", "band"] = "of_gradient"
-    dice: float = Field(0.0, ge=0)
+    edge_map: Literal["contour", "gradient", "canny"] = Field("gradient", description="where the truth's edges are")
+    edge_loss: Literal["of_gradient", "band"] = Field(
+        "of_gradient", description="compare gradients with the map, or masks in a band along it"
+    )
+    dice: float = Field(0.0, ge=0, description="1 - Dice coefficient")
     ssim: float = Field(0.0, ge=0, description="1 - structural similarity")
 
     def weighted(self) -> list[str]:
@@ -37,15 +39,15 @@ class FeatureSync(Section):
     """The second phase of IS-Net: features are to become those that a truth encoder has of the mask."""
 
     encoder: str = Field(description="checkpoint of a gt_encoder, as the first phase leaves it")
-    kind: Literal["mse", "kl", "l1", "smooth_l1"] = "mse"
-    weight: float = Field(1.0, gt=0)
+    kind: Literal["mse", "kl", "l1", "smooth_l1"] = Field("mse", description="how features are compared")
+    weight: float = Field(1.0, gt=0, description="of this loss")
 
 
 class DepthTerms(Section):
     """The loss of relative depth: what remains once scale and shift are fitted, and its gradients."""
 
-    weight: float = Field(1.0, gt=0)
-    gradients: float = Field(0.5, ge=0)
+    weight: float = Field(1.0, gt=0, description="of this loss")
+    gradients: float = Field(0.5, ge=0, description="weight of the gradients within it")
 
 
 class Loss(Section):
