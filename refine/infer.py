@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Container, Sequence
 from collections.abc import Set as AbstractSet
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -47,7 +47,8 @@ def refine_images(request: Request, *, name: str) -> int:
     """Refine all images; the exit code, 0 if nothing failed.
 
     What concerns the whole run is checked first, and raises RefineError before anything is written. An image that fails
-    says so on stderr in one line that begins with `name`; the others go on.
+    says so on stderr in one line that begins with `name`; the others go on, whatever it failed of. An error that nobody
+    foresaw keeps its traceback where there is a single image.
     """
     jobs, previews = _prepare(request)
     keep_freed_memory()
@@ -56,49 +57,62 @@ def refine_images(request: Request, *, name: str) -> int:
     finished = {job for job in jobs if _is_finished(job, request.settings)}
     _check_places(request, jobs, previews, finished)
     exit_code = 0
-    records = _Records(is_wanted=request.report is not None)
     loaded = LoadedNetworks() if len(jobs) > 1 else None
-    for number, (job, preview) in enumerate(zip(jobs, previews, strict=True)):
-        if job in finished:
-            forget(job.out)
-            records.add({"image": str(job.image), "out": str(job.out), "finished": "before"})
-            if preview is None or preview.exists():
-                _say(f"{job.out}: finished before, left as it is; --overwrite would make it anew")
-            else:
-                missing = f"finished before, but {preview} is not there; --overwrite makes both anew"
-                _say(f"{name}: {job.out}: {missing}", err=True)
-                exit_code = InputError.exit_code
-            continue
-        try:
-            with Bar(job.image.name) as bar:
-                report = refine_raster(
-                    job.image,
-                    job.out,
-                    job.mask,
-                    settings=request.settings,
-                    preview=preview,
-                    progress=bar,
-                    loaded=loaded,
-                )
-        except KeyboardInterrupt as error:
-            if can_resume(job.out) or (number and not request.settings.overwrite):
-                error.args = ("the same command with --resume goes on from here",)
-            raise
-        except RefineError as error:
-            message = str(error)
-            if can_resume(job.out) and "--resume" not in message:
-                message += "; what is finished is kept: --resume goes on with it"
-            _say(f"{name}: {message}", err=True)
-            exit_code = error.exit_code
-            records.add({"image": str(job.image), "error": str(error)})
-            continue
-        records.add(report.model_dump(mode="json"))
-        _say(report.summary())
-        for note in report.notes:
-            click.echo(f"  {note}")
-    if request.report is not None and (len(jobs) > 1 or not exit_code):
-        write_text(request.report, records.text(is_list=len(jobs) > 1))
+    with _Records(request.report, jobs) as records:
+        for number, (job, preview) in enumerate(zip(jobs, previews, strict=True)):
+            if job in finished:
+                forget(job.out)
+                records.add(job, {"image": str(job.image), "out": str(job.out), "finished": "before"})
+                if preview is None or preview.exists():
+                    _say(f"{job.out}: finished before, left as it is; --overwrite would make it anew")
+                else:
+                    missing = f"finished before, but {preview} is not there; --overwrite makes both anew"
+                    _say(f"{name}: {job.out}: {missing}", err=True)
+                    exit_code = InputError.exit_code
+                continue
+            try:
+                with Bar(job.image.name) as bar:
+                    report = refine_raster(
+                        job.image,
+                        job.out,
+                        job.mask,
+                        settings=request.settings,
+                        preview=preview,
+                        progress=bar,
+                        loaded=loaded,
+                    )
+            except KeyboardInterrupt as error:
+                if can_resume(job.out) or (number and not request.settings.overwrite):
+                    error.args = ("the same command with --resume goes on from here",)
+                raise
+            except Exception as error:
+                if len(jobs) == 1 and not isinstance(error, (RefineError, OSError, MemoryError)):
+                    raise
+                message = _what_failed(error, job.image)
+                if len(jobs) > 1:
+                    records.add(job, {"image": str(job.image), "error": message})
+                if can_resume(job.out) and "--resume" not in message:
+                    message += "; what is finished is kept: --resume goes on with it"
+                _say(f"{name}: {message}", err=True)
+                exit_code = RefineError.exit_code
+                continue
+            records.add(job, report.model_dump(mode="json"))
+            _say(report.summary())
+            for note in report.notes:
+                click.echo(f"  {note}")
     return exit_code
+
+
+def _what_failed(error: Exception, image: Path) -> str:
+    """What to tell of an image that failed, whatever it failed of."""
+    if isinstance(error, RefineError):
+        return str(error)
+    if isinstance(error, MemoryError):
+        return f"{image}: the machine has no memory left; give a smaller --max-memory"
+    if isinstance(error, OSError):
+        place = image if error.filename is None else error.filename
+        return f"{place}: {error.strerror or error}"
+    return f"{image}: refine failed: {type(error).__name__}: {error}; refine it alone to see where"
 
 
 def _say(text: str, *, err: bool = False) -> None:
@@ -107,20 +121,35 @@ def _say(text: str, *, err: bool = False) -> None:
 
 
 class _Records:
-    """What `--report` will say, as text, of which a thousand images take little; nothing is kept if nobody asked."""
+    """What `--report` will say of each image, as text, of which a thousand images take little; nothing if nobody asked.
 
-    def __init__(self, *, is_wanted: bool) -> None:
-        self._is_wanted = is_wanted
-        self._texts: list[str] = []
+    It is written when the `with` block is left, however that is.
+    """
 
-    def add(self, record: JsonValue) -> None:
-        if self._is_wanted:
-            self._texts.append(json.dumps(record, indent=2))
+    def __init__(self, path: Path | None, jobs: Sequence[Job]) -> None:
+        self._path, self._jobs = path, jobs
+        self._texts: dict[Job, str] = {}
 
-    def text(self, *, is_list: bool) -> str:
-        if not is_list:
-            return self._texts[0] + "\n"
-        inside = ",\n".join(indent(text, "  ") for text in self._texts)
+    def add(self, job: Job, record: JsonValue) -> None:
+        if self._path is not None:
+            self._texts[job] = json.dumps(record, indent=2)
+
+    def __enter__(self) -> _Records:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._path is None or not self._texts:
+            return
+        with suppress(RasterError) if error is not None else nullcontext():  # what ended the run is to be told
+            write_text(self._path, self._text())
+
+    def _text(self) -> str:
+        texts = [self._texts[job] for job in self._jobs if job in self._texts]
+        if len(self._jobs) == 1:
+            return texts[0] + "\n"
+        inside = ",\n".join(indent(text, "  ") for text in texts)
         return f"[\n{inside}\n]\n"
 
 

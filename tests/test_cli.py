@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import click
 import cv2
@@ -18,6 +19,7 @@ import pytest
 from numpy.typing import NDArray
 from rasters import write_picture, write_tif
 
+from refine.api import Report, refine_raster
 from refine.cli import infer
 from refine.command import run
 from refine.settings import Settings
@@ -79,6 +81,26 @@ def only_line(ended: Ended) -> str:
     return line
 
 
+def copies(folder: Path, stems: str) -> Path:
+    """A folder of copies of the photograph."""
+    images = folder / "images"
+    images.mkdir()
+    for stem in stems:
+        (images / f"{stem}.jpg").write_bytes((folder / "photo.jpg").read_bytes())
+    return images
+
+
+def fail_at(monkeypatch: pytest.MonkeyPatch, name: str, error: BaseException) -> None:
+    """Let the image of that name fail, and all others be refined."""
+
+    def failing(image: Path, *arguments: Any, **options: Any) -> Report:
+        if image.name == name:
+            raise error
+        return refine_raster(image, *arguments, **options)
+
+    monkeypatch.setattr("refine.infer.refine_raster", failing)
+
+
 def test_a_photograph_and_a_rough_mask_give_a_mask_a_preview_and_a_report(command: Call, folder: Path) -> None:
     ended = command(
         "--image", folder / "photo.jpg", "--mask", folder / "rough.png", "--out", folder / "refined.png",
@@ -121,6 +143,50 @@ def test_a_folder_goes_to_a_folder_and_one_bad_file_does_not_stop_the_others(com
     assert "b.jpg" in only_line(ended)
     assert sorted(path.name for path in out.iterdir()) == ["a.png", "c.png"]
     assert ["error" in entry for entry in json.loads((folder / "report.json").read_text())] == [False, True, False]
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (OSError(28, "No space left on device"), "b.jpg: No space left on device"),
+        (PermissionError(13, "Permission denied", "/secret"), "/secret: Permission denied"),
+        (MemoryError(), "b.jpg: the machine has no memory left; give a smaller --max-memory"),
+        (KeyError("tag"), "b.jpg: refine failed: KeyError: 'tag'; refine it alone to see where"),
+    ],
+)
+def test_an_image_stops_no_other_whatever_it_fails_of(
+    command: Call, folder: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, message: str
+) -> None:
+    fail_at(monkeypatch, "b.jpg", error)
+    ended = command("--image", copies(folder, "abc"), "--out", f"{folder}/out/", "--report", folder / "report.json")
+    assert only_line(ended).endswith(message)
+    assert sorted(path.name for path in (folder / "out").iterdir()) == ["a.png", "c.png"]
+    records = json.loads((folder / "report.json").read_text())
+    assert [record.get("error", "").endswith(message) for record in records] == [False, True, False]
+
+
+def test_a_single_image_keeps_the_traceback_of_what_nobody_foresaw(
+    command: Call, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fail_at(monkeypatch, "photo.jpg", KeyError("tag"))
+    with pytest.raises(KeyError, match="tag"):
+        command("--image", folder / "photo.jpg")
+    fail_at(monkeypatch, "photo.jpg", MemoryError())
+    assert "no memory left" in only_line(command("--image", folder / "photo.jpg", "--report", folder / "report.json"))
+    assert not (folder / "report.json").exists()
+
+
+def test_an_interrupted_run_leaves_a_report_of_what_it_finished(
+    command: Call, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fail_at(monkeypatch, "c.jpg", KeyboardInterrupt())
+    images = copies(folder, "abc")
+    (images / "b.jpg").write_bytes(b"no image")
+    ended = command("--image", images, "--out", f"{folder}/out/", "--report", folder / "report.json")
+    assert ended.code == 130
+    records = json.loads((folder / "report.json").read_text())
+    assert [Path(record["image"]).name for record in records] == ["a.jpg", "b.jpg"]
+    assert ["windows_run" in record for record in records] == [True, False]
 
 
 def test_binary_results_hold_two_values(command: Call, folder: Path) -> None:
