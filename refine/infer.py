@@ -58,11 +58,14 @@ def refine_images(request: Request, *, name: str) -> int:
     _check_places(request, jobs, previews, finished)
     exit_code = 0
     loaded = LoadedNetworks() if len(jobs) > 1 else None
+    before = _read_records(request.report) if request.report is not None and request.settings.resume else {}
     with _Records(request.report, jobs) as records:
+        for job in finished:  # before any of the others, which may be interrupted
+            about: dict[str, JsonValue] = {"image": str(job.image), "out": str(job.out)}
+            records.add(job, {**before.get(str(job.out), about), "finished": "before"})
         for number, (job, preview) in enumerate(zip(jobs, previews, strict=True)):
             if job in finished:
                 forget(job.out)
-                records.add(job, {"image": str(job.image), "out": str(job.out), "finished": "before"})
                 if preview is None or preview.exists():
                     _say(f"{job.out}: finished before, left as it is; --overwrite would make it anew")
                 else:
@@ -82,8 +85,8 @@ def refine_images(request: Request, *, name: str) -> int:
                         loaded=loaded,
                     )
             except KeyboardInterrupt as error:
-                if can_resume(job.out) or (number and not request.settings.overwrite):
-                    error.args = ("the same command with --resume goes on from here",)
+                if how := _how_to_go_on(job, is_first=number == 0, overwrite=request.settings.overwrite):
+                    error.args = (how,)
                 raise
             except Exception as error:
                 if len(jobs) == 1 and not isinstance(error, (RefineError, OSError, MemoryError)):
@@ -103,6 +106,13 @@ def refine_images(request: Request, *, name: str) -> int:
     return exit_code
 
 
+def _how_to_go_on(job: Job, *, is_first: bool, overwrite: bool) -> str:
+    """What `--resume` would do after an interruption at `job`; empty if it would begin again."""
+    if overwrite and not is_first:  # whose results could be those that were to be replaced
+        return f"--resume goes on with {job.image}, but makes those before it anew" if can_resume(job.out) else ""
+    return "the same command with --resume goes on from here" if can_resume(job.out) or not is_first else ""
+
+
 def _what_failed(error: Exception, image: Path) -> str:
     """What to tell of an image that failed, whatever it failed of."""
     if isinstance(error, RefineError):
@@ -118,6 +128,16 @@ def _what_failed(error: Exception, image: Path) -> str:
 def _say(text: str, *, err: bool = False) -> None:
     """In one line, though names of files may have line breaks, and be no UTF-8."""
     click.echo(click.format_filename(" ".join(text.splitlines())), err=err)
+
+
+def _read_records(path: Path) -> dict[str, dict[str, JsonValue]]:
+    """What an earlier report says of each result; nothing if the file is no report."""
+    try:
+        content = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    records = content if isinstance(content, list) else [content]
+    return {str(record["out"]): record for record in records if isinstance(record, dict) and "out" in record}
 
 
 class _Records:

@@ -6,11 +6,12 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from interrupted import Interrupting, Pair, interrupt, names, small_windows, with_option, write_scene
 
-from refine.api import refine_raster
+from refine.api import Report, refine_raster
 from refine.cli import infer
 from refine.command import run
 from refine.run_folder import can_resume, folder_of
@@ -102,6 +103,58 @@ def test_the_report_of_a_resumed_run_replaces_its_own(command: Call, many: Path)
     code, _, err = command(many, "--report", many / "report.json", "--resume")
     assert (code, err) == (0, "")
     assert [record.get("error") for record in json.loads((many / "report.json").read_text())] == [None] * 3
+
+
+def test_a_resumed_run_keeps_what_the_report_said_of_finished_images(command: Call, many: Path) -> None:
+    report = many / "report.json"
+    broken = many / "images" / "b.tif"
+    content = broken.read_bytes()
+    broken.write_bytes(b"no image")
+    assert command(many, "--report", report)[0] == 2
+    first, _, last = json.loads(report.read_text())
+    broken.write_bytes(content)
+    for _ in range(2):
+        assert command(many, "--report", report, "--resume")[0] == 0
+        records = json.loads(report.read_text())
+        assert [records[0], records[2]] == [{**record, "finished": "before"} for record in (first, last)]
+        assert records[1]["windows_run"] > 0
+
+
+@pytest.mark.parametrize("content", ["no JSON", "3", '[{"out": 5}, 7]'])
+def test_what_is_no_report_says_nothing_of_finished_images(command: Call, many: Path, content: str) -> None:
+    assert command(many)[0] == 0
+    (many / "report.json").write_text(content)
+    assert command(many, "--report", many / "report.json", "--resume")[0] == 0
+    records = json.loads((many / "report.json").read_text())
+    assert records[0] == {
+        "image": f"{many}/images/a.tif", "out": f"{many}/results/a.tif", "finished": "before",
+    }  # fmt: skip
+
+
+@pytest.mark.usefixtures("small_parts")
+@pytest.mark.parametrize(
+    ("stem", "more", "said"),
+    [
+        ("a", [], "; the same command with --resume goes on from here"),
+        ("b", [], "; the same command with --resume goes on from here"),
+        ("a", ["--overwrite"], "; the same command with --resume goes on from here"),
+        ("b", ["--overwrite"], "; --resume goes on with {}/images/b.tif, but makes those before it anew"),
+    ],
+)
+def test_what_an_interrupted_folder_says_of_going_on_is_true(
+    command: Call, many: Path, monkeypatch: pytest.MonkeyPatch, stem: str, more: list[str], said: str
+) -> None:
+    def interrupted(image: Path, *arguments: Any, **options: Any) -> Report:
+        progress = Interrupting(4) if image.stem == stem else None
+        return refine_raster(image, *arguments, **{**options, "progress": progress})
+
+    with monkeypatch.context() as patch:
+        patch.setattr("refine.infer.refine_raster", interrupted)
+        code, _, err = command(many, *more)
+    assert (code, err) == (130, f"infer.py: interrupted{said.format(many)}\n")
+    code, out, _ = command(many, *more, "--resume")
+    assert (code, out.count("resumed: ")) == (0, 1)
+    assert out.count("finished before, left") == (0 if more or stem == "a" else 1)
 
 
 def test_what_a_run_left_that_was_killed_at_its_very_end_is_removed(command: Call, many: Path) -> None:
