@@ -8,6 +8,7 @@ where the budget has room. Importing this imports no torch.
 
 from __future__ import annotations
 
+from collections.abc import Set as AbstractSet
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -23,12 +24,13 @@ from refine.first_mask import MaskFacts, facts_by_network, facts_of_file, facts_
 from refine.flips import flipped
 from refine.geometry import Mask, Window
 from refine.identity import Identity, Unchanged, checksum, fingerprint, plan_identity
+from refine.inputs import check_extra, real_path
 from refine.loaded import LoadedNetworks
 from refine.masks import check_place, fits, open_mask
 from refine.memory import NetworkCost
 from refine.models.metadata import sha256
 from refine.networks import Networks, choose_networks, describe_device, likely_device, load_refiner, resolve_device
-from refine.outputs import draw_preview
+from refine.outputs import PREVIEW_SUFFIXES, draw_preview
 from refine.plan import Plan
 from refine.planning import cost_of, plan_for_array, plan_for_raster
 from refine.raster import (
@@ -106,10 +108,10 @@ def refine_raster(
     """Refine the mask of a raster into `out` (.tif, .tiff, .png), which appears when it is whole; gives what was done.
 
     `mask` is a file of any size over the image's extent; without it the coarse network makes one. `preview` is where a
-    picture of before and after goes. Large images leave finished parts in a hidden folder beside `out` if the run is
-    interrupted; `settings.resume` goes on with them, to the same bytes. Networks are taken from `loaded` and stay there
-    for the next image, both if `settings.max_memory` allows it. Raises RefineError; then `out` is as it was, unless the
-    message says that only the preview failed.
+    picture of before and after goes; as `out`, it replaces another file with `settings.overwrite` alone. Large images
+    leave finished parts in a hidden folder beside `out` if the run is interrupted; `settings.resume` goes on with them,
+    to the same bytes. Networks are taken from `loaded` and stay there for the next image, both if `settings.max_memory`
+    allows it. Raises RefineError; then `out` is as it was, unless the message says that only the preview failed.
     """
     settings = settings or Settings()
     of_several, loaded = loaded is not None, loaded or LoadedNetworks()
@@ -119,6 +121,9 @@ def refine_raster(
     check_output(out, image, overwrite=settings.overwrite, overviews=settings.overviews, cog=settings.cog)
     mask_files = _files_of_mask(mask, settings)
     check_apart(out, (*header.files, *mask_files))
+    if preview is not None:
+        taken = set(map(real_path, (out, *header.files, *mask_files)))
+        check_preview(Path(preview), taken, overwrite=settings.overwrite)
     unchanged, mask_unchanged = Unchanged(header.files), Unchanged(mask_files)
     if not (settings.resume or settings.overwrite):
         check_left_over(out)
@@ -242,6 +247,13 @@ def plan_raster(
     networks = choose_networks(settings, likely_device(settings), needs_coarse=mask is None)
     facts = _facts(header, None if mask is None else as_path(mask), networks, settings)
     return plan_for_raster(header, facts, networks, settings, of_several=of_several)
+
+
+def check_preview(preview: Path, taken: AbstractSet[Path], *, overwrite: bool) -> None:
+    """Raises InputError if no picture may be written there; `taken` are the real paths that a run reads and writes."""
+    if preview.suffix.lower() not in PREVIEW_SUFFIXES:
+        raise InputError(f"--preview {preview}: end it in {' or '.join(PREVIEW_SUFFIXES)}, or in / for a folder")
+    check_extra("--preview", preview, taken, overwrite=overwrite)
 
 
 class _Clock:

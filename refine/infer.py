@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Container, Sequence
-from collections.abc import Set as AbstractSet
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -17,12 +16,11 @@ from pydantic import JsonValue
 from tqdm import tqdm
 
 from refine.allocation import collect_seldom, keep_freed_memory, wait_without_spinning
-from refine.api import plan_raster, refine_raster
+from refine.api import check_preview, plan_raster, refine_raster
 from refine.errors import InputError, RasterError, RefineError
-from refine.inputs import PREVIEW, Job, check_folder_name, check_new_file, make_jobs, real_path
+from refine.inputs import PREVIEW, Job, check_extra, check_folder_name, make_jobs, real_path
 from refine.loaded import LoadedNetworks
 from refine.networks import choose_networks, likely_device
-from refine.outputs import PREVIEW_SUFFIXES
 from refine.plan_table import plan_table
 from refine.raster import check_output, default_output, is_whole_mask, read_header
 from refine.remote import check_local
@@ -280,8 +278,6 @@ def _previews(preview: str | None, jobs: Sequence[Job]) -> tuple[Path | None, ..
             raise InputError(f"--preview {preview}: is the folder of the results; give another one")
         check_folder_name("--preview", preview, path)
         return tuple(path / f"{job.image.stem}{PREVIEW}.png" for job in jobs)
-    if path.suffix.lower() not in PREVIEW_SUFFIXES:
-        raise InputError(f"--preview {preview}: end it in {' or '.join(PREVIEW_SUFFIXES)}, or in / for a folder")
     return (path,)
 
 
@@ -320,14 +316,9 @@ def _check_files(
         if not (overwrite or request.settings.resume):
             check_left_over(job.out)
         if preview is not None:
-            _check_extra("--preview", preview, taken, overwrite=overwrite)
+            check_preview(preview, taken, overwrite=overwrite)
             taken.add(real_path(preview))
     if request.report is not None:
         # A resumed run's report replaces that of the run it goes on with.
-        _check_extra("--report", request.report, taken, overwrite=overwrite or request.settings.resume)
+        check_extra("--report", request.report, taken, overwrite=overwrite or request.settings.resume)
 
-
-def _check_extra(option: str, path: Path, taken: AbstractSet[Path], *, overwrite: bool) -> None:
-    if real_path(path) in taken:
-        raise InputError(f"{option} {path}: is an image, mask, result or preview of this run; give another name")
-    check_new_file(option, path, overwrite=overwrite)

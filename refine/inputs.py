@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from glob import glob, has_magic
 from pathlib import Path
@@ -150,6 +151,13 @@ def check_new_file(option: str, path: Path, *, overwrite: bool) -> None:
         raise InputError(f"{option} {path}: exists already; give --overwrite or another name")
     if not path.parent.is_dir():
         raise InputError(f"{option} {path}: the folder {path.parent} does not exist")
+
+
+def check_extra(option: str, path: Path, taken: AbstractSet[Path], *, overwrite: bool) -> None:
+    """The same of what is written beside results; `taken` are the real paths of what the run reads and writes."""
+    if real_path(path) in taken:
+        raise InputError(f"{option} {path}: is an image, mask, result or preview of this run; give another name")
+    check_new_file(option, path, overwrite=overwrite)
 
 
 def real_path(path: Path) -> Path:

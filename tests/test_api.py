@@ -171,6 +171,37 @@ def test_the_report_counts_windows_and_names_the_checkpoint(
     assert json.loads(text)["versions"]["torch"]
 
 
+@pytest.mark.parametrize(
+    ("preview", "overwrite", "message"),
+    [
+        ("image.tif", True, r"end it in \.png"),
+        ("rough.png", True, "is an image, mask, result or preview of this run"),
+        ("out.png", True, "is an image, mask, result or preview of this run"),
+        ("mine.png", False, "exists already; give --overwrite"),
+        ("nowhere/preview.png", True, "the folder .*nowhere does not exist"),
+        ("preview.gif", True, r"end it in \.png"),
+    ],
+)
+def test_a_preview_replaces_nothing_and_is_refused_before_any_work(
+    files: tuple[Path, Path], settings: Settings, preview: str, overwrite: bool, message: str
+) -> None:
+    folder = files[0].parent
+    (folder / "mine.png").write_bytes(b"mine")
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+    replacing = settings.model_copy(update={"overwrite": overwrite})
+    with pytest.raises(InputError, match=f"--preview .*{message}"):
+        refine_raster(files[0], folder / "out.png", files[1], settings=replacing, preview=folder / preview)
+    assert {path: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_a_preview_is_replaced_if_that_is_asked_for(files: tuple[Path, Path], settings: Settings) -> None:
+    preview = files[0].parent / "mine.png"
+    preview.write_bytes(b"mine")
+    replacing = settings.model_copy(update={"overwrite": True})
+    refine_raster(files[0], preview.with_name("out.png"), files[1], settings=replacing, preview=preview)
+    assert read(preview).ndim == 3
+
+
 def test_the_georeference_goes_into_the_mask(files: tuple[Path, Path], settings: Settings, tmp_path: Path) -> None:
     path, mask_path = files
     out = tmp_path / "out.tif"

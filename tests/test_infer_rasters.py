@@ -80,10 +80,14 @@ def test_the_plan_counts_the_file_that_a_cog_is_copied_from(pair: tuple[Path, Pa
 
 
 def test_a_preview_that_fails_leaves_the_mask_and_says_so(
-    tmp_path: Path, pair: tuple[Path, Path], options: Settings
+    tmp_path: Path, pair: tuple[Path, Path], options: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    out, preview = tmp_path / "mask.tif", tmp_path / "missing" / "preview.png"
-    with pytest.raises(RasterError, match=r"mask\.tif is whole, but its preview failed: .*missing") as raised:
+    def full(path: Path, content: bytes) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("refine.outputs.preview.write_whole", full)
+    out, preview = tmp_path / "mask.tif", tmp_path / "preview.png"
+    with pytest.raises(RasterError, match=r"mask\.tif is whole, but its preview failed: .*No space left") as raised:
         refine_raster(pair[0], out, pair[1], settings=options, preview=preview)
     assert raised.value.exit_code == 2
     assert read_mask(out).shape == (900, 1200)
