@@ -6,7 +6,7 @@
     ├── RasterError         OSError     a raster cannot be read or written
     ├── CheckpointError     ValueError  a checkpoint cannot be used
     ├── MemoryBudgetError   MemoryError the memory budget cannot be met
-    │   └── DeviceMemoryError           a device has no room for a call of a network
+    │   └── DeviceMemoryError           a device has no room for a network or a call of it
     └── InstallationError   ImportError a dependency is missing or does not fit another
 
 Each also is the builtin that callers already catch. The library raises; only the command catches, prints the message
@@ -43,7 +43,7 @@ class MemoryBudgetError(RefineError, MemoryError):
 
 
 class DeviceMemoryError(MemoryBudgetError):
-    """A device that had no room for one call of a network; the engine then halves its batch, if that was its choice."""
+    """A device that had no room for a network or for one call of it; the engine halves a batch that was its choice."""
 
 
 class InstallationError(RefineError, ImportError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -274,13 +275,15 @@ def test_training_goes_on_after_a_run(refiner_file: Path) -> None:
     assert any(parameter.grad is not None for parameter in model.parameters())
 
 
-@pytest.mark.parametrize(
-    "error",
-    [
-        torch.OutOfMemoryError("CUDA out of memory"),
-        RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory: you tried to"),
-    ],
-)
+OUT_OF_MEMORY = [
+    torch.OutOfMemoryError("CUDA out of memory"),
+    RuntimeError("CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported"),
+    RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory: you tried to"),
+]
+
+
+@pytest.mark.parametrize("error", OUT_OF_MEMORY)
 def test_a_batch_that_does_not_fit_is_halved(
     refiner_file: Path, monkeypatch: pytest.MonkeyPatch, error: RuntimeError
 ) -> None:
@@ -304,6 +307,34 @@ def test_a_batch_that_does_not_fit_is_halved(
     room = 0
     with pytest.raises(DeviceMemoryError, match="no room for 1 windows of 96 px; give --device cpu"):
         calls(image, coarse, 2.0)
+
+
+@pytest.mark.parametrize("error", OUT_OF_MEMORY)
+def test_a_coarse_network_without_room_names_what_needs_less(
+    coarse_file: Path, monkeypatch: pytest.MonkeyPatch, error: RuntimeError
+) -> None:
+    def full(*_: object) -> Tensor:
+        raise error
+
+    network = load_coarse(coarse_file, device="cpu")
+    assert isinstance(network, TorchCoarse)
+    monkeypatch.setattr(network, "_model", full)
+    rgb = np.zeros((network.input_height, network.input_width, 3), np.uint8)
+    with pytest.raises(DeviceMemoryError, match=r"cpu has no room for the coarse network at .*; give --device cpu"):
+        network(rgb)
+
+
+@pytest.mark.parametrize("error", OUT_OF_MEMORY)
+def test_a_device_without_room_for_the_weights_is_told_of(
+    refiner_file: Path, coarse_file: Path, monkeypatch: pytest.MonkeyPatch, error: RuntimeError
+) -> None:
+    def full(*_: object, **__: object) -> nn.Module:
+        raise error
+
+    monkeypatch.setattr(nn.Module, "to", full)
+    for load in (partial(load_refiner, refiner_file), partial(load_coarse, coarse_file)):
+        with pytest.raises(DeviceMemoryError, match="cpu has no room for a network's weights; give --device cpu"):
+            load(device="cpu")
 
 
 def test_other_errors_of_torch_are_not_taken_for_a_lack_of_memory(

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import cast
+from typing import TypeVar, cast
 
 import numpy as np
 import torch
@@ -24,6 +24,8 @@ from refine.models.device import Precision, choose_device, choose_dtype
 from refine.models.metadata import Metadata, has_metadata
 from refine.models.preprocessing import Preprocessing
 from refine.models.registry import build_model, published_preprocessing
+
+T = TypeVar("T")
 
 PROBE_SIDE = 128
 """Side of the windows that memory is measured with: a multiple of every network's stride."""
@@ -64,14 +66,8 @@ class TorchRefiner:
 
     def __call__(self, image: RGB, coarse: Mask, reach: float) -> Mask:
         """See `refine.sources.Refiner`. Raises DeviceMemoryError if the device has no room for so many windows."""
-        try:
-            return self._corrections(image, coarse, reach)
-        except RuntimeError as error:
-            if not _is_out_of_memory(error):
-                raise
-        # Outside of the handler, whose traceback holds the tensors of the call.
-        torch.cuda.empty_cache()
-        raise DeviceMemoryError(f"{self.device} has no room for {len(image)} windows of {image.shape[1]} px")
+        what = f"{len(image)} windows of {image.shape[1]} px"
+        return _with_room(lambda: self._corrections(image, coarse, reach), self.device, what)
 
     def _corrections(self, image: RGB, coarse: Mask, reach: float) -> Mask:
         windows, masks = _as_tensor(image).to(self.device), _as_tensor(coarse).to(self.device)
@@ -135,6 +131,11 @@ class TorchCoarse:
         return cls(model, metadata.preprocessing, device=device, precision=precision)
 
     def __call__(self, rgb: RGB) -> Mask:
+        """See `refine.coarse.CoarseNetwork`. Raises DeviceMemoryError if the device has no room for the image."""
+        what = f"the coarse network at {rgb.shape[1]} x {rgb.shape[0]}; give --device cpu, --mask or another --coarse"
+        return _with_room(lambda: self._probability(rgb), self.device, what)
+
+    def _probability(self, rgb: RGB) -> Mask:
         with _running(self.device, self.dtype):
             pixels = self.preprocessing.normalise(_as_tensor(rgb)[None].to(self.device))
             logit: Tensor = self._model(pixels)["final"]  # (1, 1, H, W)
@@ -196,14 +197,19 @@ def made_ready(
     """Eval mode, BatchNorm folded in float32 on the CPU, no copies to pad, weights channels last, on the device.
 
     `run` calls the network once. With the `dtype` that a CPU will run it in, convolutions do their activations too.
+    Raises DeviceMemoryError if the device has no room for the weights.
     """
     model.eval().requires_grad_(False)
     folded = fold_batch_norms(model, run)
     pad_evenly(model)
     if device.type == "cpu" and dtype is not None:
         join_activations(model, folded, dtype)
-    ready: nn.Module = model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return ready
+
+    def moved() -> nn.Module:
+        ready: nn.Module = model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return ready
+
+    return _with_room(moved, device, "a network's weights; give --device cpu")
 
 
 @contextmanager
@@ -219,9 +225,22 @@ def _running(device: torch.device, dtype: torch.dtype) -> Iterator[None]:
         yield
 
 
+def _with_room(run: Callable[[], T], device: torch.device, what: str) -> T:
+    """What `run` gives. Raises DeviceMemoryError if the device has no room for `what`."""
+    try:
+        return run()
+    except RuntimeError as error:
+        if not _is_out_of_memory(error):
+            raise
+    # Outside of the handler, whose traceback holds the tensors of the call.
+    torch.cuda.empty_cache()
+    raise DeviceMemoryError(f"{device} has no room for {what}")
+
+
 def _is_out_of_memory(error: RuntimeError) -> bool:
-    """Of a GPU, or of main memory, for which torch has no error of its own."""
-    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
+    """Of a GPU, by torch's allocator, the driver or a library, or of main memory; torch has an error for the first."""
+    words = ("CUDA error: out of memory", "_STATUS_ALLOC_FAILED", "DefaultCPUAllocator")
+    return isinstance(error, torch.OutOfMemoryError) or any(each in str(error) for each in words)
 
 
 def _flat_windows(batch: int, side: int) -> tuple[Tensor, Tensor, Tensor]:
