@@ -29,7 +29,7 @@ class StepSink(Protocol):
 def write_mask(final: Iterable[FinalRows], sink: MaskSink, part: Window, *, as_float: bool) -> int:
     """Write the rows and columns of `part` to `sink`, row 0 of which is the part's first; gives the changed pixels."""
     changed = 0
-    for band, refined, changed_here in _finished(final, part.row, part.stop_row):
+    for band, refined, changed_here in _finished(final, (part.row, part.stop_row), (part.col, part.stop_col)):
         changed += changed_here
         cols = slice(part.col, part.stop_col)
         mask = refined[:, cols]
@@ -41,7 +41,7 @@ def write_mask(final: Iterable[FinalRows], sink: MaskSink, part: Window, *, as_f
 def write_corrections(final: Iterable[FinalRows], store: StepSink, rows: tuple[int, int]) -> int:
     """Store refined - first mask of rows [start, stop) of a level; gives the number of changed pixels."""
     changed = 0
-    for band, refined, changed_here in _finished(final, *rows):
+    for band, refined, changed_here in _finished(final, rows):
         changed += changed_here
         store.write(band.row, quantise(refined - (band.coarse if band.first is None else band.first)))
     return changed
@@ -55,17 +55,24 @@ def to_bytes(mask: Mask) -> NDArray[np.uint8]:
     return shades
 
 
-def _finished(final: Iterable[FinalRows], start: int, stop: int) -> Iterator[tuple[Band, Mask, int]]:
-    """Chunks of rows [start, stop): the band cut to them, the refined mask, and how many pixels a network changed."""
+def _finished(
+    final: Iterable[FinalRows], rows: tuple[int, int], cols: tuple[int, int] | None = None
+) -> Iterator[tuple[Band, Mask, int]]:
+    """Chunks of rows [start, stop): the band cut to them, the refined mask, and how many pixels a network changed.
+
+    Those are counted in columns [start, stop), in all of them if that is not said.
+    """
+    start, stop = rows
     for item in final:
         band = item.band
+        left, right = cols or (0, item.correction.shape[1])
         for top in range(max(band.row, start), min(band.stop_row, stop), CHUNK_ROWS):
-            rows = slice(top - band.row, min(top + CHUNK_ROWS, band.stop_row, stop) - band.row)
-            refined, changed = band.coarse[rows], 0
+            chunk = slice(top - band.row, min(top + CHUNK_ROWS, band.stop_row, stop) - band.row)
+            refined, changed = band.coarse[chunk], 0
             if item.touched:
                 refined = refined.copy()
-            for cols in item.touched:
-                correction = item.correction[rows, cols]
-                refined[:, cols] = np.clip(refined[:, cols] + correction, 0, 1)
-                changed += int(np.count_nonzero(np.abs(correction) > HALF_BYTE))
-            yield band.part(rows), refined, changed
+            for near in item.touched:
+                refined[:, near] = np.clip(refined[:, near] + item.correction[chunk, near], 0, 1)
+                counted = item.correction[chunk, max(near.start, left) : min(near.stop, right)]
+                changed += int(np.count_nonzero(np.abs(counted) > HALF_BYTE))
+            yield band.part(chunk), refined, changed

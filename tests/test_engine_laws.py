@@ -56,6 +56,22 @@ def test_a_roi_has_the_bytes_of_that_part_of_the_whole_run(scene: Scene, data: s
     assert np.array_equal(part, whole[roi.slices])
 
 
+@laws
+@given(scene=scenes(), data=st.data())
+def test_what_changed_in_parts_adds_up_to_what_changed_in_all(scene: Scene, data: st.DataObject) -> None:
+    height, width = scene.image.shape[:2]
+    row, col = data.draw(st.integers(0, height - 1)), data.draw(st.integers(0, width - 1))
+    parts = [Window(0, 0, height, col), Window(0, col, row, width - col), Window(row, col, height - row, width - col)]
+
+    def changed(roi: Window | None) -> float:
+        _, report = run(scene, scene.plan(roi=roi), Sharpening())
+        share = report.levels[-1].changed
+        assert 0 <= share <= 1
+        return share if roi is None else share * roi.height * roi.width / (height * width)
+
+    assert sum(changed(part) for part in parts if part.height and part.width) == pytest.approx(changed(None))
+
+
 @pytest.mark.parametrize("roi", [Window(1700, 10, 40, 50), Window(618, 0, 1, 60), Window(623, 59, 5, 1)])
 @pytest.mark.parametrize("reach", [1.0, 8.0, 40.0])
 def test_a_roi_leaves_out_the_parts_that_it_does_not_need(roi: Window, reach: float) -> None:
