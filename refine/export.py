@@ -61,7 +61,7 @@ def export_network(checkpoint: Path, image: Path, *, out: Path | None, tile: int
     parity = measure_parity(refiner, checkpoint, image, tile)
     if not parity.largest <= TOLERANCE:  # NaN is no parity either
         raise CheckpointError(f"{checkpoint}: not exported: {parity}; at most {TOLERANCE:g} is allowed")
-    if parity.mean_correction < LEAST_CORRECTION:
+    if not parity.mean_correction >= LEAST_CORRECTION:
         raise InputError(
             f"{checkpoint} corrects nothing on --image {image}, so nothing was compared; give a photograph, and"
             " a network that was trained"
@@ -79,6 +79,8 @@ def measure_parity(refiner: OnnxRefiner, checkpoint: Path, image: Path, tile: in
     torch_refiner = reference(checkpoint)
     largest, differences, corrections = 0.0, [], []
     windows = list(_windows(image, tile))
+    if not windows:  # all of them are nodata
+        return Parity(0, 0.0, 0.0, 0.0)
     for index, (pixels, coarse) in enumerate(windows):
         reach = REACHES[index % len(REACHES)]
         expected = torch_refiner(pixels[None], coarse[None], reach)

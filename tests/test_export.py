@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rasters import write_tif
 
 from refine import backends, export, refine_raster
 from refine.api import plan_raster
@@ -104,6 +105,16 @@ def test_an_image_that_the_network_leaves_alone_compares_nothing(checkpoint: Pat
     cv2.imwrite(str(flat), np.full((200, 200, 3), 90, np.uint8))
     with pytest.raises(InputError, match=r"corrects nothing on --image .*flat\.png, so nothing was compared"):
         export.export_network(checkpoint, flat, out=out, tile=TILE, overwrite=False)
+    assert not out.exists()
+
+
+def test_an_image_whose_windows_are_all_nodata_compares_nothing(checkpoint: Path, tmp_path: Path) -> None:
+    empty, out = tmp_path / "empty.tif", tmp_path / "refiner.onnx"
+    pixels = np.zeros((1500, 1500, 3), np.uint8)
+    pixels[0, 0] = 90
+    write_tif(empty, pixels, nodata=0)
+    with pytest.raises(InputError, match=r"corrects nothing on --image .*empty\.tif, so nothing was compared"):
+        export.export_network(checkpoint, empty, out=out, tile=TILE, overwrite=False)
     assert not out.exists()
 
 
