@@ -242,6 +242,14 @@ def test_published_files_load_whatever_is_around_them(
     assert all(torch.equal(target.state_dict()[key], tensor) for key, tensor in source.state_dict().items())
 
 
+def test_published_files_of_old_torch_count_no_batches(tmp_path: Path) -> None:
+    source, target = TwoLayers(), TwoLayers()
+    state = {key: tensor for key, tensor in source.state_dict().items() if key != "b.num_batches_tracked"}
+    torch.save(state, tmp_path / "old.pth")
+    load_published(target, tmp_path / "old.pth")
+    assert all(torch.equal(target.state_dict()[key], tensor) for key, tensor in source.state_dict().items())
+
+
 def test_published_files_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "published.pth"
     state = TwoLayers().state_dict()

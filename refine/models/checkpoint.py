@@ -40,6 +40,9 @@ PUBLISHED_PREFIXES = ("module.", "net.")
 PUBLISHED_WRAPPERS = ("state_dict", "model")
 """Under which key published files keep the weights beside epoch, optimizer and the like."""
 
+COUNTED_BATCHES = ".num_batches_tracked"
+"""How keys of BatchNorm end that files from before torch 0.4.1 lack; torch fills them in, and only training asks."""
+
 
 def save_checkpoint(path: Path | str, state: Mapping[str, Tensor], metadata: Metadata, *, half: bool = True) -> None:
     """Write weights and metadata; the file appears under `path` only when whole.
@@ -188,10 +191,11 @@ def _without_prefix(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def _load_strictly(model: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
     own = model.state_dict()
     missing, surplus = [key for key in own if key not in state], [key for key in state if key not in own]
+    missing = [key for key in missing if not key.endswith(COUNTED_BATCHES)]
     if missing or surplus:
         parts = ([f"lacks {_few(missing)}"] if missing else []) + ([f"has {_few(surplus)} too many"] if surplus else [])
         raise CheckpointError(f"{path}: is for another network than {type(model).__name__}: it {' and '.join(parts)}")
-    wrong = [key for key in own if own[key].shape != state[key].shape]
+    wrong = [key for key in own if key in state and own[key].shape != state[key].shape]
     if wrong:
         key = wrong[0]
         raise CheckpointError(
