@@ -100,8 +100,9 @@ class Command(click.Command):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         for option, value in zip(["", *args], args, strict=False):
-            if not value or (value.startswith("--") and value.endswith("=")):  # a path of "" would be this folder
-                raise click.UsageError(f"{value.rstrip('=') or option}: the value is empty", ctx)
+            name, separator, given = value.partition("=")
+            if not value or (name.startswith("--") and separator and not given):  # a path of "" would be this folder
+                raise click.UsageError(f"{name or option}: the value is empty", ctx)
         return super().parse_args(ctx, repeat_option(args, "--image"))
 
     def invoke(self, ctx: click.Context) -> object:

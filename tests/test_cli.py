@@ -355,6 +355,7 @@ def test_a_plan_needs_no_torch(folder: Path, checkpoints: Path) -> None:
         (["--image", "{}/photo.jpg", "--checkpoint", "{}/pipe"], "is a pipe"),
         (["--image", "{}/photo.jpg", "--out", ""], "--out: the value is empty"),
         (["--image", "{}/photo.jpg", "--mask="], "--mask: the value is empty"),
+        (["--image={}/scene.tif&signature=abc="], "scene.tif&signature=abc= does not exist"),
         (["--image", "{}/" + os.fsdecode(b"lat\xe9.png")], "no name that is not UTF-8"),
         (["--image", "{}/photo.jpg", "--out", "{}/" + os.fsdecode(b"lat\xe9.tif")], "no name that is not UTF-8"),
         (["--image"], "--image"),
