@@ -114,22 +114,36 @@ class Axis:
         A half cosine over what a window shares with its neighbours, normalised by the sum of all windows there.
         Pixels beyond the end of a short axis have weight one.
         """
-        shared = [before + self.tile - after for before, after in pairwise(self.origins)]
+        count, reach = len(self.origins), self._reach
+        if count <= 2 * reach + 1:
+            return tuple(map(self._ramp, range(count)))
+        # All but those near an end are alike, and share one array: a tall image has tens of thousands of windows.
+        alike = [self._ramp(reach)] * (count - 2 * reach - 1)
+        return (*map(self._ramp, range(reach)), *alike, *map(self._ramp, range(count - reach - 1, count)))
+
+    @property
+    def _reach(self) -> int:
+        """Windows further away than so many overlap no window that overlaps this one."""
+        return ceil(self.tile / (self.tile - self.overlap)) + 1
+
+    def _ramp(self, index: int) -> Mask:
+        first = max(0, index - self._reach)
+        near = self.origins[first : index + self._reach + 1]
+        shared = [before + self.tile - after for before, after in pairwise(near)]
         profiles = []
-        for index in range(len(self.origins)):
+        for number in range(len(near)):
             profile = np.ones(self.tile)
-            if index > 0:
-                profile[: shared[index - 1]] *= _rise(shared[index - 1])
-            if index < len(shared):
-                profile[self.tile - shared[index] :] *= _rise(shared[index])[::-1]
+            if number > 0:
+                profile[: shared[number - 1]] *= _rise(shared[number - 1])
+            if number < len(shared):
+                profile[self.tile - shared[number] :] *= _rise(shared[number])[::-1]
             profiles.append(profile)
-        total = np.zeros(max(self.length, self.tile))
-        for origin, profile in zip(self.origins, profiles, strict=True):
-            total[origin : origin + self.tile] += profile
-        return tuple(
-            (profile / total[origin : origin + self.tile]).astype(np.float32)
-            for origin, profile in zip(self.origins, profiles, strict=True)
-        )
+        total = np.zeros(near[-1] - near[0] + self.tile)
+        for origin, profile in zip(near, profiles, strict=True):
+            total[origin - near[0] : origin - near[0] + self.tile] += profile
+        start = near[index - first] - near[0]
+        ramp: Mask = (profiles[index - first] / total[start : start + self.tile]).astype(np.float32)
+        return ramp
 
     def touching(self, start: int, stop: int) -> tuple[int, int]:
         """First and one past the last index of the windows that cover any pixel of [start, stop)."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -25,6 +27,28 @@ def test_ramps_sum_to_one_at_every_pixel(axis: Axis) -> None:
         assert ramp.min() > 0
         total[origin : origin + axis.tile] += ramp
     np.testing.assert_allclose(total, 1, rtol=0, atol=1e-6)
+
+
+@settings(max_examples=80, deadline=None)
+@given(axis=axes())
+def test_a_ramp_is_a_windows_share_of_all_half_cosines(axis: Axis) -> None:
+    """Summed over the whole axis, to the bit what is made of a window's neighbours alone."""
+    shared = [before + axis.tile - after for before, after in pairwise(axis.origins)]
+    profiles = np.ones((len(axis.origins), axis.tile))
+    for index, length in enumerate(shared):
+        rise = 0.5 - 0.5 * np.cos(np.pi * (np.arange(length) + 0.5) / max(length, 1))
+        profiles[index, axis.tile - length :] *= rise[::-1]
+        profiles[index + 1, :length] *= rise
+    total = np.zeros(max(axis.length, axis.tile))
+    for origin, profile in zip(axis.origins, profiles, strict=True):
+        total[origin : origin + axis.tile] += profile
+    for origin, profile, ramp in zip(axis.origins, profiles, axis.ramps, strict=True):
+        np.testing.assert_array_equal(ramp, (profile / total[origin : origin + axis.tile]).astype(np.float32))
+
+
+def test_the_ramps_of_a_long_axis_take_no_more_than_those_of_a_short_one() -> None:
+    few, many = (len(set(map(id, Axis(length, 224, 64).ramps))) for length in (5_000, 5_000_000))
+    assert few == many < 10
 
 
 @settings(max_examples=80, deadline=None)
