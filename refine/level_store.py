@@ -56,7 +56,7 @@ class MemoryLevel:
         return self._steps[start - self._start : stop - self._start]
 
     def close(self) -> None:
-        self._steps = self._steps[:0]
+        self._steps = np.zeros((0, 0), np.int16)  # a part of the old one would keep all of it
 
 
 class DiskLevel:

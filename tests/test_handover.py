@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import weakref
+
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from refine.geometry import Level, Mask
+from refine import raster
+from refine.geometry import Level, Mask, Window
 from refine.handover import FirstMask, Handover, LevelCoarse
 from refine.level_store import DiskLevel, MemoryLevel, quantise, restore
 from refine.resample import level_taps, mask_taps, resample
@@ -91,3 +94,12 @@ def test_a_level_on_disk_gives_back_what_was_written_and_zero_elsewhere() -> Non
         assert not store.read(109, 130).any()
     assert np.array_equal(disk.read(100, 130), memory.read(100, 130))
     disk.close()
+
+
+def test_a_level_in_memory_is_gone_when_it_is_closed() -> None:
+    corrections, pixels = MemoryLevel(100, 130, 11), raster.MemoryLevel(30, 11, np.uint8, channels=3)
+    kept = [weakref.ref(corrections.read(100, 130).base), weakref.ref(pixels.read(Window(0, 0, 30, 11)).base)]
+    assert all(array() is not None for array in kept)
+    corrections.close()
+    pixels.close()
+    assert all(array() is None for array in kept)

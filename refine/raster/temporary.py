@@ -73,7 +73,7 @@ class MemoryLevel:
         return self._pixels[window.slices]
 
     def close(self) -> None:
-        self._pixels = self._pixels[:0]
+        self._pixels = np.zeros((0, 0), self._pixels.dtype)  # a part of the old one would keep all of it
 
 
 class TemporaryLevel:
