@@ -52,7 +52,9 @@ Weights = Literal["best", "free"]
 class Settings(BaseModel):
     """How to refine: the options of `refine infer` under their names, without the paths of one run.
 
-    Equal settings give the command's bytes. Lengths are pixels of the image. Raises InputError, naming the option as it
+    Equal settings give the command's bytes, but where `refine_array` takes percentiles of a large image (16 bit, float
+    or `percentiles`): it samples pixels all over the array and the command blocks of the file, so that black and white
+    may differ a little; `range` fixes both. Lengths are pixels of the image. Raises InputError, naming the option as it
     is typed, for a value out of its range; sizes may be written as the command takes them (`max_memory="1.5GiB"`).
     """
 
