@@ -236,10 +236,11 @@ def refine_raster(
 def plan_raster(
     image: Path | str, mask: Path | str | None = None, *, settings: Settings | None = None, of_several: bool = False
 ) -> Plan:
-    """What `refine_raster` would do, from headers alone: no pixel is read, and torch is not imported.
+    """What `refine_raster` would do, from headers alone: no pixel is read.
 
-    What only pixels tell is assumed, and noted in the plan: that a mask is hard. With `of_several`
-    networks stay loaded for the next image.
+    Torch is imported only where a checkpoint's network is larger than those that were measured: it is loaded and
+    measured. What only pixels tell is assumed, and noted in the plan: that a mask is hard. With `of_several` networks
+    stay loaded for the next image.
     """
     settings = settings or Settings()
     header = read_header(as_path(image), max_pixels=settings.max_pixels)

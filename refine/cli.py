@@ -88,6 +88,9 @@ def infer(
     if mask is not None and (settings.coarse or settings.coarse_checkpoint):
         option = "--coarse" if settings.coarse else "--coarse-checkpoint"
         raise click.UsageError(f"{option} makes the first mask, but --mask gives it; leave one of them out", context)
+    if plan and (preview or report):
+        option = "--preview" if preview else "--report"
+        raise click.UsageError(f"{option} is of a run, but --plan stops before it; leave one of them out", context)
 
     from refine.infer import Request, print_plans, refine_images
 
@@ -150,6 +153,9 @@ def train(
     """Train a network from a JSON config, or go on with it."""
     if extend is not None and resume is None:
         raise InputError("--extend goes on with a run; add --resume")
+    of_a_run: dict[str, object] = {"--run": folder, "--resume": resume, "--extend": extend, "--stop-after": stop_after}
+    if dry_run and (idle := [option for option, value in of_a_run.items() if value is not None]):
+        raise InputError(f"--dry-run begins no run and keeps nothing; leave {' and '.join(idle)} out")
     named = [_name_and_path(entry) for entry in data]
     paths = dict(named)
     if len(paths) < len(named):

@@ -1,6 +1,7 @@
 """Which networks a run uses, from its settings alone; checkpoints are checked by their headers.
 
-Torch is imported by `load_refiner`, `load_coarse` and `resolve_device`, and by nothing else here.
+Torch is imported to load networks, to ask for the device (`resolve_device`, `describe_device`), and to measure what a
+network takes that is larger than the one of its name that was measured; by nothing else here.
 """
 
 from __future__ import annotations

@@ -358,6 +358,8 @@ def test_a_plan_needs_no_torch(folder: Path, checkpoints: Path) -> None:
         (["--image={}/scene.tif&signature=abc="], "scene.tif&signature=abc= does not exist"),
         (["--image", "{}/" + os.fsdecode(b"lat\xe9.png")], "no name that is not UTF-8"),
         (["--image", "{}/photo.jpg", "--out", "{}/" + os.fsdecode(b"lat\xe9.tif")], "no name that is not UTF-8"),
+        (["--image", "{}/photo.jpg", "--plan", "--report", "{}/r.json"], "--report is of a run, but --plan stops"),
+        (["--image", "{}/photo.jpg", "--plan", "--preview", "{}/p.png"], "--preview is of a run, but --plan stops"),
         (["--image"], "--image"),
         ([], "--image"),
     ],

@@ -71,3 +71,21 @@ def test_the_group_names_the_command_that_failed(capsys: pytest.CaptureFixture[s
         (line,) = capsys.readouterr().err.splitlines()
         assert ended.value.code == 2
         assert line.startswith(start)
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        (["--run", "runs/a"], "--run"),
+        (["--resume"], "--resume"),
+        (["--resume", "state.safetensors", "--extend", "9"], "--resume and --extend"),
+        (["--stop-after", "5"], "--stop-after"),
+    ],
+)
+def test_a_dry_run_refuses_what_is_of_a_run(
+    capsys: pytest.CaptureFixture[str], options: list[str], named: str
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        run(refine, name="refine", arguments=["train", "--config", "none.json", "--dry-run", *options])
+    expected = f"refine train: --dry-run begins no run and keeps nothing; leave {named} out\n"
+    assert (ended.value.code, capsys.readouterr().err) == (2, expected)
