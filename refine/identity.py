@@ -70,6 +70,12 @@ class Unchanged:
                 raise RasterError(f"{path}: changed while it was read; refine again when it is whole")
 
 
+def last_change(files: Iterable[Path]) -> int:
+    """When one of them was last written to, in ns; 0 of files on a network, which do not say."""
+    stamps = map(_stamp, _without_side_files(files))
+    return max((stamp[1] for stamp in stamps if stamp is not None), default=0)
+
+
 def _without_side_files(files: Iterable[Path]) -> Iterator[Path]:
     """Without GDAL's own: a viewer that opens a raster writes its statistics there."""
     return (path for path in files if not path.name.endswith(".aux.xml"))

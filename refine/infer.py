@@ -3,30 +3,45 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Container, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from textwrap import indent
 from types import TracebackType
+from typing import Literal
 
 import click
+import numpy as np
 from pydantic import JsonValue
 from tqdm import tqdm
 
 from refine.allocation import collect_seldom, keep_freed_memory, wait_without_spinning
 from refine.api import check_preview, plan_raster, refine_raster
 from refine.errors import InputError, RasterError, RefineError
+from refine.identity import last_change
 from refine.inputs import PREVIEW, Job, check_extra, check_folder_name, make_jobs, real_path
 from refine.loaded import LoadedNetworks
 from refine.networks import choose_networks, likely_device
 from refine.plan_table import plan_table
-from refine.raster import check_output, default_output, is_whole_mask, read_header
+from refine.raster import (
+    DEFAULT_CACHE_BYTES,
+    check_output,
+    default_output,
+    gdal_environment,
+    is_whole_mask,
+    open_stored,
+    read_header,
+)
 from refine.remote import check_local
 from refine.report import write_text
 from refine.run_folder import can_resume, check_left_over, forget, is_published
 from refine.settings import Settings
+
+OUTDATED = "made anew: the image or its mask was newer than the result"
+
+_Found = Literal["unfinished", "outdated", "finished"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +67,9 @@ def refine_images(request: Request, *, name: str) -> int:
     keep_freed_memory()
     collect_seldom()
     wait_without_spinning()
-    finished = {job for job in jobs if _is_finished(job, request.settings)}
-    _check_places(request, jobs, previews, finished)
+    found = {job: _found(job, request.settings) for job in jobs}
+    finished = {job for job in jobs if found[job] == "finished"}
+    _check_places(request, jobs, previews, found)
     exit_code = 0
     loaded = LoadedNetworks() if len(jobs) > 1 else None
     before = _read_records(request.report) if request.report is not None and request.settings.resume else {}
@@ -71,13 +87,18 @@ def refine_images(request: Request, *, name: str) -> int:
                     _say(f"{name}: {job.out}: {missing}", err=True)
                     exit_code = InputError.exit_code
                 continue
+            settings = request.settings
+            if found[job] == "outdated":
+                settings = settings.model_copy(update={"overwrite": True})
+                if is_published(job.out):  # what is left beside it is of the run that made it
+                    forget(job.out)
             try:
                 with Bar(job.image.name) as bar:
                     report = refine_raster(
                         job.image,
                         job.out,
                         job.mask,
-                        settings=request.settings,
+                        settings=settings,
                         preview=preview,
                         progress=bar,
                         loaded=loaded,
@@ -97,6 +118,8 @@ def refine_images(request: Request, *, name: str) -> int:
                 _say(f"{name}: {message}", err=True)
                 exit_code = RefineError.exit_code
                 continue
+            if found[job] == "outdated":
+                report = report.model_copy(update={"notes": (*report.notes, OUTDATED)})
             records.add(job, report.model_dump(mode="json"))
             _say(report.summary())
             for note in report.notes:
@@ -253,18 +276,29 @@ def _suffix_of(image: Path, *, settings: Settings) -> str:
         return ".tif"  # it is said when the image's turn comes, so that it stops no other
 
 
-def _is_finished(job: Job, settings: Settings) -> bool:
-    """Whether `--resume` finds the result whole. With `--overwrite` it could be the one that is to be replaced."""
+def _found(job: Job, settings: Settings) -> _Found:
+    """What `--resume` finds in the result's place: "outdated" is a whole one that the image or its mask is newer than.
+
+    With `--overwrite` it could be the one that is to be replaced.
+    """
     if not settings.resume or settings.overwrite or not job.out.is_file():
-        return False
-    if can_resume(job.out) and not is_published(job.out):
-        return False
+        return "unfinished"
     try:
         header = read_header(job.image, max_pixels=settings.max_pixels)
+        _, _, height, width = settings.roi or (0, 0, header.height, header.width)
+        is_whole = is_whole_mask(job.out, height, width, overviews=settings.overviews, cog=settings.cog)
+        if not is_whole or (settings.binary and not _is_binary(job.out, settings.max_pixels)):
+            return "unfinished"
     except RefineError:
-        return False  # it is said when the image's turn comes
-    _, _, height, width = settings.roi or (0, 0, header.height, header.width)
-    return is_whole_mask(job.out, height, width, overviews=settings.overviews, cog=settings.cog)
+        return "unfinished"  # it is said when the image's turn comes
+    if last_change((*header.files, *(() if job.mask is None else (job.mask,)))) > last_change((job.out,)):
+        return "outdated"
+    return "unfinished" if can_resume(job.out) and not is_published(job.out) else "finished"
+
+
+def _is_binary(path: Path, max_pixels: int) -> bool:
+    with gdal_environment(DEFAULT_CACHE_BYTES), open_stored(path, max_pixels=max_pixels) as mask:
+        return all(np.isin(values, (0, 255)).all() for _, values in mask.strips())
 
 
 def _previews(preview: str | None, jobs: Sequence[Job]) -> tuple[Path | None, ...]:
@@ -282,7 +316,7 @@ def _previews(preview: str | None, jobs: Sequence[Job]) -> tuple[Path | None, ..
 
 
 def _check_places(
-    request: Request, jobs: Sequence[Job], previews: Sequence[Path | None], finished: Container[Job]
+    request: Request, jobs: Sequence[Job], previews: Sequence[Path | None], found: Mapping[Job, _Found]
 ) -> None:
     """Makes the folders that were asked for, and takes them away again where a file in them is refused."""
     folders = {job.out.parent for job in jobs if request.out is not None and Path(request.out) == job.out.parent}
@@ -295,7 +329,7 @@ def _check_places(
                 folder.mkdir(parents=True, exist_ok=True)
             except OSError as error:
                 raise RasterError(f"{folder}: cannot be made: {error.strerror}") from error
-        _check_files(request, jobs, previews, finished)
+        _check_files(request, jobs, previews, found)
     except RefineError:
         for place in made:
             with suppress(OSError):
@@ -304,19 +338,21 @@ def _check_places(
 
 
 def _check_files(
-    request: Request, jobs: Sequence[Job], previews: Sequence[Path | None], finished: Container[Job]
+    request: Request, jobs: Sequence[Job], previews: Sequence[Path | None], found: Mapping[Job, _Found]
 ) -> None:
     """Everything that is written has a place, and nothing is replaced unasked."""
     overwrite, overviews, cog = request.settings.overwrite, request.settings.overviews, request.settings.cog
     taken = {real_path(path) for job in jobs for path in (job.image, job.mask, job.out) if path is not None}
     for job, preview in zip(jobs, previews, strict=True):
-        if job in finished or (request.settings.resume and job.out.is_file() and len(jobs) > 1):
+        is_outdated = found[job] == "outdated"
+        is_there = not is_outdated and request.settings.resume and job.out.is_file()
+        if found[job] == "finished" or (is_there and len(jobs) > 1):
             continue  # what is not whole is said when the image's turn comes, so that it stops no other
-        check_output(job.out, job.image, overwrite=overwrite, overviews=overviews, cog=cog)
+        check_output(job.out, job.image, overwrite=overwrite or is_outdated, overviews=overviews, cog=cog)
         if not (overwrite or request.settings.resume):
             check_left_over(job.out)
         if preview is not None:
-            check_preview(preview, taken, overwrite=overwrite)
+            check_preview(preview, taken, overwrite=overwrite or is_outdated)
             taken.add(real_path(preview))
     if request.report is not None:
         # A resumed run's report replaces that of the run it goes on with.
