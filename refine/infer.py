@@ -41,6 +41,9 @@ from refine.settings import Settings
 
 OUTDATED = "made anew: the image or its mask was newer than the result"
 
+FORESEEN = (RefineError, OSError, MemoryError)
+"""What is the user's to mend, or the machine's; anything else is a bug, whose traceback tells where."""
+
 _Found = Literal["unfinished", "outdated", "finished"]
 
 
@@ -108,7 +111,7 @@ def refine_images(request: Request, *, name: str) -> int:
                     error.args = (how,)
                 raise
             except Exception as error:
-                if len(jobs) == 1 and not isinstance(error, (RefineError, OSError, MemoryError)):
+                if len(jobs) == 1 and not isinstance(error, FORESEEN):
                     raise
                 message = _what_failed(error, job.image)
                 if len(jobs) > 1:
@@ -143,7 +146,7 @@ def _what_failed(error: Exception, image: Path) -> str:
     if isinstance(error, OSError):
         place = image if error.filename is None else error.filename
         return f"{place}: {error.strerror or error}"
-    return f"{image}: refine failed: {type(error).__name__}: {error}; refine it alone to see where"
+    return f"{image}: refine failed: {type(error).__name__}: {error}; give it alone to see where"
 
 
 def _say(text: str, *, err: bool = False) -> None:
@@ -204,9 +207,11 @@ def print_plans(request: Request, *, name: str) -> int:
     for job in jobs:
         try:
             plan = plan_raster(job.image, job.mask, settings=request.settings, of_several=len(jobs) > 1)
-        except RefineError as error:
-            _say(f"{name}: {error}", err=True)
-            exit_code = error.exit_code
+        except Exception as error:
+            if len(jobs) == 1 and not isinstance(error, FORESEEN):
+                raise
+            _say(f"{name}: {_what_failed(error, job.image)}", err=True)
+            exit_code = RefineError.exit_code
             continue
         _say(f"{job.image} -> {job.out}")
         click.echo(plan_table(plan))
@@ -272,7 +277,7 @@ def _suffix_of(image: Path, *, settings: Settings) -> str:
         return ".tif"
     try:
         return default_output(read_header(image, max_pixels=settings.max_pixels)).suffix
-    except RefineError:
+    except Exception:
         return ".tif"  # it is said when the image's turn comes, so that it stops no other
 
 
@@ -289,7 +294,7 @@ def _found(job: Job, settings: Settings) -> _Found:
         is_whole = is_whole_mask(job.out, height, width, overviews=settings.overviews, cog=settings.cog)
         if not is_whole or (settings.binary and not _is_binary(job.out, settings.max_pixels)):
             return "unfinished"
-    except RefineError:
+    except Exception:
         return "unfinished"  # it is said when the image's turn comes
     if last_change((*header.files, *(() if job.mask is None else (job.mask,)))) > last_change((job.out,)):
         return "outdated"

@@ -22,6 +22,7 @@ from rasters import write_picture, write_tif
 from refine.api import Report, refine_raster
 from refine.cli import infer
 from refine.command import run
+from refine.raster import Header, read_header
 from refine.settings import Settings
 
 ROOT = Path(__file__).parent.parent
@@ -151,7 +152,7 @@ def test_a_folder_goes_to_a_folder_and_one_bad_file_does_not_stop_the_others(com
         (OSError(28, "No space left on device"), "b.jpg: No space left on device"),
         (PermissionError(13, "Permission denied", "/secret"), "/secret: Permission denied"),
         (MemoryError(), "b.jpg: the machine has no memory left; give a smaller --max-memory"),
-        (KeyError("tag"), "b.jpg: refine failed: KeyError: 'tag'; refine it alone to see where"),
+        (KeyError("tag"), "b.jpg: refine failed: KeyError: 'tag'; give it alone to see where"),
     ],
 )
 def test_an_image_stops_no_other_whatever_it_fails_of(
@@ -163,6 +164,24 @@ def test_an_image_stops_no_other_whatever_it_fails_of(
     assert sorted(path.name for path in (folder / "out").iterdir()) == ["a.png", "c.png"]
     records = json.loads((folder / "report.json").read_text())
     assert [record.get("error", "").endswith(message) for record in records] == [False, True, False]
+
+
+def test_a_header_that_nobody_can_read_stops_no_other(
+    command: Call, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def reading(path: Path, *, max_pixels: int) -> Header:
+        if path.name == "b.jpg":
+            raise KeyError("tag")
+        return read_header(path, max_pixels=max_pixels)
+
+    for module in ("api", "infer"):
+        monkeypatch.setattr(f"refine.{module}.read_header", reading)
+    arguments = ("--image", copies(folder, "abc"), "--out", f"{folder}/out/")
+    for more in (["--plan"], []):
+        ended = command(*arguments, *more)
+        assert only_line(ended).endswith("b.jpg: refine failed: KeyError: 'tag'; give it alone to see where")
+        assert len([line for line in ended.out.splitlines() if "/out/" in line]) == 2
+    assert sorted(path.name for path in (folder / "out").iterdir()) == ["a.png", "c.png"]
 
 
 def test_a_single_image_keeps_the_traceback_of_what_nobody_foresaw(
