@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from refine.agree import Agreement
@@ -15,7 +16,7 @@ from refine.cascade import LevelPlan
 from refine.errors import InputError
 from refine.geometry import BoolArray
 from refine.handover import FirstMask, Handover, LevelCoarse
-from refine.level_store import DiskLevel, LevelStore, MemoryLevel
+from refine.level_store import LevelStore
 from refine.plan import Plan, check_stride
 from refine.run import Calls
 from refine.sources import (
@@ -31,6 +32,7 @@ from refine.sources import (
     tells,
 )
 from refine.sweep import LevelReport, Seconds, Sweep
+from refine.temporary import FileStore, MemoryStore
 from refine.write import write_corrections, write_mask
 
 __all__ = ["LevelReport", "RunReport", "Seconds", "refine_mask"]
@@ -121,9 +123,9 @@ def _check(image: ImageSource, refiner: Refiner, plan: Plan) -> None:
 
 def _make_store(step: LevelPlan, folder: Path | None) -> LevelStore:
     start, stop = step.rows
-    if step.on_disk:
-        return DiskLevel(start, stop, step.level.width, folder)
-    return MemoryLevel(start, stop, step.level.width)
+    height, width = stop - start, step.level.width
+    store = FileStore(height, width, np.int16, folder) if step.on_disk else MemoryStore(height, width, np.int16)
+    return LevelStore(start, width, store)
 
 
 def _kept_in(store: LevelStore) -> KeepRows:

@@ -362,4 +362,3 @@ def _check_files(
     if request.report is not None:
         # A resumed run's report replaces that of the run it goes on with.
         check_extra("--report", request.report, taken, overwrite=overwrite or request.settings.resume)
-

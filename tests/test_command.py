@@ -82,9 +82,7 @@ def test_the_group_names_the_command_that_failed(capsys: pytest.CaptureFixture[s
         (["--stop-after", "5"], "--stop-after"),
     ],
 )
-def test_a_dry_run_refuses_what_is_of_a_run(
-    capsys: pytest.CaptureFixture[str], options: list[str], named: str
-) -> None:
+def test_a_dry_run_refuses_what_is_of_a_run(capsys: pytest.CaptureFixture[str], options: list[str], named: str) -> None:
     with pytest.raises(SystemExit) as ended:
         run(refine, name="refine", arguments=["train", "--config", "none.json", "--dry-run", *options])
     expected = f"refine train: --dry-run begins no run and keeps nothing; leave {named} out\n"

@@ -8,12 +8,12 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from refine import raster
 from refine.geometry import Level, Mask, Window
 from refine.handover import FirstMask, Handover, LevelCoarse
-from refine.level_store import DiskLevel, MemoryLevel, quantise, restore
+from refine.level_store import LevelStore, quantise, restore
 from refine.resample import level_taps, mask_taps, resample
 from refine.sources import ArrayMask
+from refine.temporary import FileStore, MemoryStore
 
 HEIGHT, WIDTH, COARSER, FINER = 101, 83, 7, 2
 
@@ -33,7 +33,8 @@ def enlarged(pixels: Mask) -> Mask:
 
 
 def handed(mask: Mask, correction: Mask) -> LevelCoarse:
-    store = MemoryLevel(0, level(COARSER).height, level(COARSER).width)
+    height, width = level(COARSER).height, level(COARSER).width
+    store = LevelStore(0, width, MemoryStore(height, width, np.int16))
     store.write(0, quantise(correction))
     previous = Handover(level(COARSER), store)
     first = FirstMask(ArrayMask(mask), HEIGHT, WIDTH)
@@ -86,7 +87,7 @@ def test_a_step_is_within_half_of_the_correction_and_zero_is_exact(correction: f
 def test_a_level_on_disk_gives_back_what_was_written_and_zero_elsewhere() -> None:
     rng = np.random.default_rng(1)
     rows = rng.integers(-32767, 32768, (5, 11), dtype=np.int16)
-    disk, memory = DiskLevel(100, 130, 11), MemoryLevel(100, 130, 11)
+    disk, memory = (LevelStore(100, 11, make(30, 11, np.int16)) for make in (FileStore, MemoryStore))
     for store in (disk, memory):
         store.write(104, rows)
         store.write(120, np.zeros((3, 11), np.int16))
@@ -97,9 +98,9 @@ def test_a_level_on_disk_gives_back_what_was_written_and_zero_elsewhere() -> Non
 
 
 def test_a_level_in_memory_is_gone_when_it_is_closed() -> None:
-    corrections, pixels = MemoryLevel(100, 130, 11), raster.MemoryLevel(30, 11, np.uint8, channels=3)
-    kept = [weakref.ref(corrections.read(100, 130).base), weakref.ref(pixels.read(Window(0, 0, 30, 11)).base)]
-    assert all(array() is not None for array in kept)
-    corrections.close()
-    pixels.close()
-    assert all(array() is None for array in kept)
+    pixels = MemoryStore(30, 11, np.uint8, channels=3)
+    level_store = LevelStore(100, 11, pixels)
+    kept = weakref.ref(pixels.read(Window(0, 0, 30, 11)).base)
+    assert kept() is not None
+    level_store.close()
+    assert kept() is None

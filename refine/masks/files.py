@@ -22,7 +22,8 @@ from refine.errors import InputError, RasterError
 from refine.geometry import Mask, Window
 from refine.masks.fit import Align, check_fit
 from refine.masks.values import ChannelSurvey, Scale, ValueSurvey, palette_scale
-from refine.raster import MAX_PIXELS, Store, StoredRaster, make_store, open_stored, read_header, strip_rows
+from refine.raster import MAX_PIXELS, StoredRaster, open_stored, read_header, strip_rows
+from refine.temporary import Store, make_store
 
 MASK_BYTES = 64 << 20
 """A mask stays in memory while it takes no more than this."""

@@ -14,7 +14,6 @@ from refine.raster.output import check_apart, check_output, is_whole_mask
 from refine.raster.pixels import strip_rows
 from refine.raster.reader import LEVEL_BYTES, RasterImage, open_image, sweep_bytes
 from refine.raster.stored import StoredRaster, open_stored
-from refine.raster.temporary import MemoryLevel, Store, TemporaryLevel, make_store, temporary_bytes
 from refine.raster.writer import MaskFile, create_mask, foreground_from
 
 __all__ = [
@@ -24,11 +23,8 @@ __all__ = [
     "Georeference",
     "Header",
     "MaskFile",
-    "MemoryLevel",
     "RasterImage",
-    "Store",
     "StoredRaster",
-    "TemporaryLevel",
     "check_apart",
     "check_bands",
     "check_output",
@@ -38,7 +34,6 @@ __all__ = [
     "foreground_from",
     "gdal_environment",
     "is_whole_mask",
-    "make_store",
     "open_dataset",
     "open_image",
     "open_stored",
@@ -46,5 +41,4 @@ __all__ = [
     "remote_fingerprint",
     "strip_rows",
     "sweep_bytes",
-    "temporary_bytes",
 ]

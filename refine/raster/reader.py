@@ -26,8 +26,8 @@ from refine.raster.layout import read_layout
 from refine.raster.levels import LevelSweep, decimations_to_sweep
 from refine.raster.orientation import upright, upright_window
 from refine.raster.pixels import PixelReader, strip_rows
-from refine.raster.temporary import Store, make_store, temporary_bytes
 from refine.raster.validity import ValidCells
+from refine.temporary import Store, make_store, temporary_bytes
 
 SUMS_BYTES = 16 << 20
 """Working memory of the block means and of the scaling to 8 bit, which go by a few rows at a time."""

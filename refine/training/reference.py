@@ -53,7 +53,8 @@ def _sections_in(annotation: object) -> list[type[Section]]:
 
 def _ending(annotation: object) -> str:
     """How the path of a section goes on where there are several of it."""
-    return {list: "[]", dict: ".<output>"}.get(get_origin(annotation) or object, "")
+    endings: dict[object, str] = {list: "[]", dict: ".<output>"}
+    return endings.get(get_origin(annotation), "")
 
 
 def _kind(annotation: object) -> str:

@@ -22,7 +22,7 @@ Pixels = NDArray[Any]
 
 
 class Store(Protocol):
-    """A grid of pixels that can be written and read in parts; what was never written is 0."""
+    """A grid of pixels that can be written and read in parts; what was never written is 0, and a hole on disk."""
 
     def write(self, row: int, rows: Pixels) -> None:
         """Whole rows from `row` on."""
@@ -38,7 +38,7 @@ class Store(Protocol):
 
 
 def temporary_bytes(height: int, width: int, dtype: DTypeLike, channels: int | None = None) -> int:
-    """Size of a TemporaryLevel, on disk or in memory."""
+    """Size of a store, on disk or in memory."""
     return height * width * (channels or 1) * np.dtype(dtype).itemsize
 
 
@@ -53,11 +53,11 @@ def make_store(
 ) -> Store:
     """In memory if it takes at most `memory_bytes`, else in a file in `directory` (None: the system's for such)."""
     if temporary_bytes(height, width, dtype, channels) <= memory_bytes:
-        return MemoryLevel(height, width, dtype, channels=channels)
-    return TemporaryLevel(height, width, dtype, directory, channels=channels)
+        return MemoryStore(height, width, dtype, channels=channels)
+    return FileStore(height, width, dtype, directory, channels=channels)
 
 
-class MemoryLevel:
+class MemoryStore:
     """A Store in memory."""
 
     def __init__(self, height: int, width: int, dtype: DTypeLike, *, channels: int | None = None) -> None:
@@ -76,7 +76,7 @@ class MemoryLevel:
         self._pixels = np.zeros((0, 0), self._pixels.dtype)  # a part of the old one would keep all of it
 
 
-class TemporaryLevel:
+class FileStore:
     """A Store in a nameless file of `directory`; `channels` None means (height, width).
 
     Raises RasterError if the folder cannot be written or is full.
@@ -126,7 +126,7 @@ class TemporaryLevel:
     def close(self) -> None:
         self._file.close()
 
-    def __enter__(self) -> TemporaryLevel:
+    def __enter__(self) -> FileStore:
         return self
 
     def __exit__(
