@@ -166,3 +166,30 @@ except RasterError as error:
     assert ended.stdout.count("\n") == 1
     assert f"{tmp_path}/mask.{suffix}" in ended.stdout
     assert list(tmp_path.iterdir()) == [image]
+
+
+@pytest.mark.parametrize("missing", [1, 13, 2000])
+def test_a_png_of_which_the_disk_does_not_take_the_end_is_not_given_its_name(
+    tmp_path: Path, image: Path, missing: int
+) -> None:
+    """GDAL says nothing of it, and reads it without an error."""
+    whole = write_mask(tmp_path / "mask.png", image, picture(700, 600)[:, :, 0])
+    limit = whole.stat().st_size - missing
+    whole.unlink()
+    ended = run_alone(
+        f"""
+import resource
+file = create_mask(folder / 'mask.png', read_header(folder / 'image.tif'))
+file.write(0, picture(700, 600)[:, :, 0])
+file._close()
+resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))
+try:
+    file.commit()
+except RasterError as error:
+    print(error)
+""",
+        tmp_path,
+    )
+    assert ended.stderr == ""
+    assert ended.stdout.startswith(f"{tmp_path}/mask.png: ")
+    assert list(tmp_path.iterdir()) == [image]

@@ -242,14 +242,16 @@ class MaskFile:
         """The file to publish, made from the closed one and compared with what was written."""
         written = Written(self.height, self.width, self._checksums, self._has_mask_band)
         check(self._hidden, written, self.out)
+        if not (self._is_png or self._form.overviews or self._form.cog):
+            return self._hidden
         with self._writing():
             if self._is_png:
-                return copy_as_png(self._hidden)
-            if self._form.overviews or self._form.cog:
+                finished = copy_as_png(self._hidden)
+            else:
                 add_overviews(self._hidden, self._form, sparse=self._is_sparse)
-            finished = copy_as_cog(self._hidden, self._form, sparse=self._is_sparse) if self._form.cog else self._hidden
-        if self._form.overviews or self._form.cog:
-            check(finished, written, self.out)
+                cog = self._form.cog
+                finished = copy_as_cog(self._hidden, self._form, sparse=self._is_sparse) if cog else self._hidden
+        check(finished, written, self.out)
         return finished
 
     def _publish(self, finished: Path) -> None:
