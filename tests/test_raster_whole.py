@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import rasterio
 from rasters import NORTH_UP, blobs, picture, read_mask, write_mask, write_tif
 
 import refine
@@ -58,6 +59,20 @@ def test_an_output_is_replaced_only_when_the_new_one_is_whole(tmp_path: Path, im
     assert out.read_bytes() == b"a mask of last week"
     write_mask(out, image, blobs(700, 600), overwrite=True)
     np.testing.assert_array_equal(read_mask(out), blobs(700, 600))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["image.tif", "mask.tif"]
+
+
+def test_overviews_and_mask_band_beside_an_earlier_mask_go_with_it(tmp_path: Path, image: Path) -> None:
+    out = write_mask(tmp_path / "mask.tif", image, np.full((700, 600), 7, np.uint8))
+    with rasterio.Env(TIFF_USE_OVR=True), rasterio.open(out, "r+") as dataset:
+        dataset.build_overviews([2])
+    write_tif(tmp_path / "mask.tif.msk", np.zeros((700, 600), np.uint8), tags={"INTERNAL_MASK_FLAGS_1": "2"})
+    with rasterio.open(out) as dataset:
+        assert (dataset.overviews(1), dataset.read_masks(1).max()) == ([2], 0)
+    with suppress(KeyboardInterrupt), create_mask(out, read_header(image), overwrite=True):
+        raise KeyboardInterrupt
+    assert (tmp_path / "mask.tif.ovr").exists()
+    write_mask(out, image, blobs(700, 600), overwrite=True)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["image.tif", "mask.tif"]
 
 

@@ -50,6 +50,9 @@ SPARSE_PIXELS = 1 << 28
 where these may be used, an empty block is written, for 0.3 kB.
 """
 
+_OVERVIEWS_BESIDE = (".ovr", ".msk", ".ovr.msk", ".msk.ovr")
+"""Overviews and mask band of a file, and theirs, as `gdaladdo -ro` and others write them beside it."""
+
 _STDERR_LOCK = threading.RLock()  # two that exchange it at once would lose it
 
 
@@ -262,6 +265,8 @@ class MaskFile:
                 _side_file(finished).replace(_side_file(self.out))
             else:  # one of an earlier file would speak of this one
                 _side_file(self.out).unlink(missing_ok=True)
+            for suffix in _OVERVIEWS_BESIDE:  # GDAL would read the earlier mask from them
+                self.out.with_name(self.out.name + suffix).unlink(missing_ok=True)
             publish(finished, self.out)
         except OSError as error:
             if isinstance(error, RasterError):
