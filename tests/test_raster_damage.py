@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 import rasterio
-from rasters import chunk, cut, picture, shown, whole, write_picture, write_png, write_tif
+from rasters import NORTH_UP, chunk, cut, picture, shown, whole, write_picture, write_png, write_tif
 
 from refine.errors import InputError, RasterError
 from refine.geometry import Window
@@ -142,6 +142,117 @@ def test_a_vrt_that_reaches_further_is_refused(tmp_path: Path, band: str, relati
     vrt = tmp_path / "mosaic.vrt"
     vrt.write_text(VRT.format(band=band, relative=relative, source=source))
     refused(vrt)
+
+
+def mosaic_of(tmp_path: Path, change: tuple[str, str], source: str = "part.png") -> Path:
+    """A VRT of one picture, in which a text is exchanged."""
+    write_picture(tmp_path / "part.png", picture(20, 30))
+    text = VRT.format(band="", relative=1, source=source)
+    assert change[0] in text
+    vrt = tmp_path / "mosaic.vrt"
+    vrt.write_text(text.replace(*change))
+    return vrt
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        ("SourceFilename", "sourcefilename"),
+        ("<SourceFilename", '<SourceFilename xmlns="a"'),
+    ],
+)
+def test_a_source_is_looked_at_however_its_name_is_written(tmp_path: Path, change: tuple[str, str]) -> None:
+    assert "is not a local file" in refused(mosaic_of(tmp_path, change, "/vsicurl/http://localhost/a.tif"))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        ('band="1"', 'band="1" subclass="VRTRawRasterBand"'),
+        ('band="1"', 'band="1" SUBCLASS="vrtderivedrasterband"'),
+        ('band="1">', 'band="1"><subClass>VRTDerivedRasterBand</subClass>'),
+        ("<SourceBand>", "<pixelfunctiontype>mul</pixelfunctiontype><SourceBand>"),
+        ("<SourceBand>", "<OpenOptions><OOI key='OPEN_REMOTE_GML'>YES</OOI></OpenOptions><SourceBand>"),
+        ("<SimpleSource>", '<SimpleSource SourceFilename="secret.tif">'),
+        ("</SimpleSource>", '<SOURCEFILENAME relativeToVRT="1">secret.tif</SOURCEFILENAME></SimpleSource>'),
+        ("part.png", "part.png<a/>"),
+        ("part.png", "part<!-- -->.png"),
+        ('relativeToVRT="1"', 'relativeToVRT="01"'),
+        ('relativeToVRT="1"', 'relativeToVRT="1" RelativeToVRT="0"'),
+        ("part.png", "part.png\n"),
+    ],
+)
+def test_a_vrt_that_gdal_may_understand_otherwise_is_refused(tmp_path: Path, change: tuple[str, str]) -> None:
+    refused(mosaic_of(tmp_path, change))
+
+
+@pytest.mark.parametrize("start", [b"BM", b"\xff\x4f\xff\x51", b"\x89PNG\r\n\x1a\n"])
+def test_a_source_that_is_a_vrt_behind_its_first_bytes_is_refused(tmp_path: Path, start: bytes) -> None:
+    """GDAL opens it as one."""
+    vrt = mosaic_of(tmp_path, ("part.png", "inner.bin"))
+    (tmp_path / "inner.bin").write_bytes(start + VRT.format(band="", relative=1, source="part.png").encode())
+    with pytest.raises(InputError, match=r"inner\.bin: not an image: a VRT hides"):
+        read_header(vrt)
+
+
+# What lies beside a file
+
+
+INNER = VRT.format(band="", relative=1, source="secret.png").replace(
+    "<VRTRasterBand", '<Metadata><MDI key="INTERNAL_MASK_FLAGS_1">2</MDI></Metadata><VRTRasterBand'
+)
+ELSEWHERE = "<PAMDataset><Metadata domain='overviews'><MDI key='Overview_File'>{}</MDI></Metadata></PAMDataset>"
+
+
+@pytest.mark.parametrize("side", ["a.tif.msk", "a.tif.ovr", "A.TIF.Ovr", "a.tif.ovr.msk"])
+@pytest.mark.parametrize("is_source", [False, True])
+def test_a_vrt_beside_a_file_is_refused(tmp_path: Path, side: str, is_source: bool) -> None:
+    """GDAL would open it with the file."""
+    path = write_tif(tmp_path / "a.tif", picture(20, 30))
+    write_picture(tmp_path / "secret.png", picture(20, 30))
+    write_tif(tmp_path / "a.tif.ovr", picture(10, 15))
+    assert shown(path).shape == (20, 30, 3)
+    (tmp_path / side).write_text(INNER)
+    if is_source:
+        path = mosaic_of(tmp_path, ("part.png", "a.tif"))
+    with pytest.raises(InputError, match=rf"{side} beside it is no TIFF"):
+        read_header(path)
+
+
+def test_a_vrt_beside_a_file_is_found_in_a_large_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("refine.raster.side_files._LISTED", 1)
+    path = write_tif(tmp_path / "a.tif", picture(20, 30))
+    (tmp_path / "a.tif.MSK").write_text(INNER)
+    assert "no TIFF" in refused(path)
+
+
+@pytest.mark.parametrize("beside", ["a.tif.aux.xml", "a.tif.ovr.aux.xml"])
+@pytest.mark.parametrize("name", ["/vsicurl/http://localhost/a.tif", ":::BASE:::inner.vrt", "inner.vrt"])
+def test_overviews_that_metadata_put_elsewhere_are_refused(tmp_path: Path, beside: str, name: str) -> None:
+    path = write_tif(tmp_path / "a.tif", picture(20, 30))
+    write_tif(tmp_path / "a.tif.ovr", picture(10, 15))
+    (tmp_path / "inner.vrt").write_text(INNER)
+    (tmp_path / beside).write_text(ELSEWHERE.format(name))
+    with pytest.raises(InputError, match=rf"{beside}\) say that its overviews are '{name}'"):
+        read_header(path)
+
+
+def test_overviews_that_a_tiff_itself_puts_elsewhere_are_refused(tmp_path: Path) -> None:
+    path = write_tif(tmp_path / "a.tif", picture(20, 30), transform=NORTH_UP)
+    with rasterio.open(path, "r+") as dataset:
+        dataset.update_tags(ns="OVERVIEWS", OVERVIEW_FILE="inner.vrt")
+    assert "say that its overviews are 'inner.vrt'" in refused(path)
+
+
+def test_overviews_and_mask_band_beside_a_file_are_read(tmp_path: Path) -> None:
+    path = write_tif(tmp_path / "a.tif", picture(200, 300), transform=NORTH_UP)
+    with rasterio.Env(TIFF_USE_OVR=True, GDAL_TIFF_INTERNAL_MASK=False), rasterio.open(path, "r+") as dataset:
+        dataset.write_mask(np.arange(300) < np.full((200, 1), 100))
+        dataset.build_overviews([2])
+    (tmp_path / "a.tif.aux.xml").write_text(ELSEWHERE.format(":::BASE:::a.tif.ovr"))
+    header = read_header(path)
+    assert (header.overviews, header.has_invalid) == ((2,), True)
+    assert {"a.tif.ovr", "a.tif.msk"} <= {file.name for file in header.files}
 
 
 def test_warnings_of_a_reading_thread_do_not_reach_stderr(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

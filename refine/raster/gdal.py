@@ -1,7 +1,8 @@
 """How GDAL is reached: which drivers may open a file, how large its cache is, and what its errors become.
 
 A file is opened by the one driver that its first bytes name, never by whatever driver feels able to: GDAL would take a
-VRT that is called `photo.png` and read, through it, other files of the machine.
+VRT that is called `photo.png` and read, through it, other files of the machine. What lies beside a file, and GDAL opens
+with it, is looked at before (`side_files.py`).
 """
 
 from __future__ import annotations
@@ -9,7 +10,8 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from functools import cache, lru_cache
 from pathlib import Path
 
 import rasterio
@@ -19,6 +21,7 @@ from rasterio.errors import CRSError, NotGeoreferencedWarning, RasterioError, Ra
 from rasterio.io import DatasetReader
 
 from refine.errors import InputError, RasterError
+from refine.raster.side_files import Listing, check_overview_file, list_folder, side_files
 from refine.raster.vrt import check_vrt
 from refine.remote import RemotePath
 
@@ -40,6 +43,8 @@ _SIGNATURES: tuple[tuple[bytes, int, str], ...] = (
     (b"\0\0\0\x0cjP  \r\n\x87\n", 0, "JP2OpenJPEG"),
     (b"\xff\x4f\xff\x51", 0, "JP2OpenJPEG"),
 )
+_START_BYTES = 1024  # what GDAL looks at
+_MARKS = (b"<vrtdataset", b"<gdaltileindexdataset")  # GDAL takes a file for one of these wherever they stand there
 _KINDS = "TIFF, PNG, JPEG, WebP, BMP, JPEG 2000, or a .vrt of local files"
 
 
@@ -82,7 +87,7 @@ def driver_of(path: Path) -> str:
         if path.is_fifo():  # it can be read once only, and an empty one waits for ever
             raise InputError(f"{path}: is a pipe; save the image to a file first")
         with path.open("rb") as file:
-            start = file.read(16)
+            start = file.read(_START_BYTES)
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
     except IsADirectoryError:
@@ -91,10 +96,13 @@ def driver_of(path: Path) -> str:
         raise RasterError(f"{path}: cannot be read: {error.strerror}") from error
     if not start:
         raise InputError(f"{path}: the file is empty")
+    is_text = start.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<")
+    if not is_text and any(mark in start.lower() for mark in _MARKS):
+        raise InputError(f"{path}: not an image: a VRT hides behind its first bytes")
     for signature, offset, driver in _SIGNATURES:
         if start[offset : offset + len(signature)] == signature:
             return driver
-    if path.suffix.lower() == ".vrt" and start.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<"):
+    if path.suffix.lower() == ".vrt" and is_text:
         return "VRT"
     raise InputError(f"{path}: not an image that refine reads; it reads {_KINDS}")
 
@@ -108,12 +116,51 @@ def open_dataset(path: Path, overview: int | None = None) -> DatasetReader:
     options = {} if overview is None else {"overview_level": overview}
     if isinstance(path, RemotePath):
         return _open_remote(path, options)
+    return _open_local(path, list_folder, options)
+
+
+def _open_local(path: Path, listing: Listing, options: dict[str, int]) -> DatasetReader:
+    """Nothing is opened, by GDAL itself neither, but this file, its overviews and mask band, and a mosaic's sources."""
     driver = driver_of(path)
     if driver == "VRT":
-        check_vrt(path, driver_of)
+        state = path.stat()
+        _check_mosaic(path, state.st_mtime_ns, state.st_size)
+    beside = side_files(path, listing)
+    for side in beside:
+        _check_side_file(side, path, listing)
     # A Path, and absolute, so that no part of the name is taken for a scheme, an archive or a subdataset.
     with translated(path, "cannot be opened"), without_georeference_warning():
-        return rasterio.open(path.absolute(), driver=driver, **options)
+        return _opened(path, path.absolute(), driver, beside, options)
+
+
+def _opened(path: Path, name: str | Path, driver: str, beside: list[Path], options: dict[str, int]) -> DatasetReader:
+    """`name` opened, if its metadata, which GDAL follows once it is asked for overviews, lead to nothing else."""
+    with ExitStack() as stack:  # not entered: see RasterImage._read_overview
+        dataset = rasterio.open(name, driver=driver)
+        stack.callback(dataset.close)
+        check_overview_file(path, dataset.tags(ns="OVERVIEWS"), beside)
+        if options:
+            return rasterio.open(name, driver=driver, **options)
+        stack.pop_all()
+        return dataset
+
+
+@lru_cache(maxsize=64)
+def _check_mosaic(path: Path, _changed: int, _size: int) -> None:
+    """Once for a file as it is: all sources are opened."""
+    listing = cache(list_folder)
+    check_vrt(path, driver_of, lambda source: _open_local(source, listing, {}).close())
+
+
+def _check_side_file(side: Path, of: Path, listing: Listing) -> None:
+    """Raises InputError if GDAL would open it otherwise than as a TIFF."""
+    try:
+        is_tiff = driver_of(side) == "GTiff"
+    except InputError:
+        is_tiff = False
+    if not is_tiff:
+        raise InputError(f"{of}: {side.name} beside it is no TIFF, as overviews and mask bands are; remove it")
+    _open_local(side, listing, {}).close()
 
 
 def _open_remote(path: RemotePath, options: dict[str, int]) -> DatasetReader:
@@ -121,7 +168,7 @@ def _open_remote(path: RemotePath, options: dict[str, int]) -> DatasetReader:
     with translated(path, "cannot be opened"), without_georeference_warning(), rasterio.Env(**network):
         for driver in _REMOTE_DRIVERS:
             try:
-                return rasterio.open(path.gdal_name, driver=driver, **options)
+                return _opened(path, path.gdal_name, driver, [], options)
             except RasterioIOError as error:
                 if "does not exist" in str(error):  # what GDAL remembers of a first failure
                     raise RasterError(f"{path}: cannot be opened: there is no such file, or no answer") from error

@@ -14,34 +14,58 @@ from xml.etree import ElementTree
 from refine.errors import InputError
 
 _LARGEST_BYTES = 64 << 20  # a mosaic of some 100 000 tiles
-_REFUSED = ("SourceDataset", "PixelFunctionType", "PixelFunctionCode", "GDALWarpOptions", "ProcessingSteps", "Filter")
+_REFUSED = (
+    "ArraySource", "Filter", "GDALWarpOptions", "OpenOptions", "PixelFunctionArguments", "PixelFunctionCode",
+    "PixelFunctionLanguage", "PixelFunctionType", "ProcessingSteps", "SourceDataset",
+)  # fmt: skip
+_SHOWN = {name.lower(): name for name in _REFUSED}
+_BAND = "vrtsourcedrasterband"  # the one kind that only copies
 
 
-def check_vrt(path: Path, driver_of: Callable[[Path], str]) -> None:
-    """Raises InputError if the VRT is more than a mosaic of local files; `driver_of` says what reads a source."""
+def check_vrt(path: Path, driver_of: Callable[[Path], str], check_source: Callable[[Path], None]) -> None:
+    """Raises InputError if the VRT is more than a mosaic of local files.
+
+    `driver_of` says what reads a source, and `check_source` raises for one that reaches further.
+    """
     if path.stat().st_size > _LARGEST_BYTES:
         raise InputError(f"{path}: a VRT of more than {_LARGEST_BYTES >> 20} MiB is refused; make a mosaic file of it")
-    text = path.read_bytes()
-    if b"<!DOCTYPE" in text or b"<!ENTITY" in text:
-        raise InputError(f"{path}: a VRT with entities is refused")
     try:
+        text = path.read_bytes().decode("utf-8-sig")
         root = ElementTree.fromstring(text)
-    except ElementTree.ParseError as error:
+    except (UnicodeDecodeError, ElementTree.ParseError) as error:
         raise InputError(f"{path}: not a VRT: {error}") from error
-    if root.tag != "VRTDataset":
+    # GDAL's parser cuts a name at a comment, where this one joins its parts.
+    if "<!" in text or "<?" in text[1:]:
+        raise InputError(f"{path}: a VRT with entities or comments is refused")
+    if _lower(root.tag) != "vrtdataset":
         raise InputError(f"{path}: not a VRT: its root is <{root.tag}>")
+    sources = set()
     for element in root.iter():
-        kind = element.get("subClass", "VRTSourcedRasterBand")
-        if element.tag in _REFUSED or kind != "VRTSourcedRasterBand":
-            what = element.tag if element.tag in _REFUSED else kind
+        tag = _lower(element.tag)
+        attributes = {_lower(name): value for name, value in element.attrib.items()}
+        what = next((_SHOWN[name] for name in (tag, *attributes) if name in _SHOWN), attributes.get("subclass", _BAND))
+        # To GDAL an element inside is what an attribute is.
+        is_malformed = tag == "subclass" or "sourcefilename" in attributes or len(attributes) < len(element.attrib)
+        if tag == "sourcefilename":
+            relative = attributes.get("relativetovrt", "0")
+            is_malformed |= len(element) > 0 or relative not in ("0", "1")
+            sources.add((element.text or "", relative == "1"))
+        if is_malformed:
+            raise InputError(f"{path}: not a VRT: <{element.tag}> is malformed")
+        if what.lower() != _BAND:
             raise InputError(f"{path}: a VRT with {what} is refused; refine reads mosaics of local files only")
-        if element.tag == "SourceFilename":
-            _check_source(path, element, driver_of)
+    for name, is_relative in sorted(sources):
+        source = path.parent / name if is_relative else Path(name)
+        _check_source(path, name, source, driver_of)
+        check_source(source)
 
 
-def _check_source(path: Path, element: ElementTree.Element, driver_of: Callable[[Path], str]) -> None:
-    name = element.text or ""
-    source = path.parent / name if element.get("relativeToVRT", "0") == "1" else Path(name)
+def _lower(name: str) -> str:
+    """GDAL's names know no case, and what stands in a namespace is looked at as well."""
+    return name.rpartition("}")[2].lower()
+
+
+def _check_source(path: Path, name: str, source: Path, driver_of: Callable[[Path], str]) -> None:
     if name.startswith("/vsi") or "://" in name or not source.is_file():
         raise InputError(f"{path}: its source {name!r} is not a local file; refine reads mosaics of local files only")
     if driver_of(source) == "VRT":
