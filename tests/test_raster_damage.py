@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -103,6 +104,43 @@ def test_a_bomb_is_refused_by_its_declared_size(tmp_path: Path) -> None:
     assert read_header(path).width == 300_000
     with pytest.raises(InputError, match="300000 x 200000"):
         read_header(path, max_pixels=10**9)
+
+
+def with_tag(path: Path, tag: int, kind: int, value: int) -> Path:
+    """The little-endian TIFF with one more tag in its first directory, which moves to the end."""
+    data = path.read_bytes()
+    (start,) = struct.unpack("<I", data[4:8])
+    (count,) = struct.unpack("<H", data[start : start + 2])
+    entries = [data[start + 2 + 12 * i : start + 14 + 12 * i] for i in range(count)]
+    entries = [entry for entry in entries if struct.unpack("<H", entry[:2]) != (tag,)]
+    entries = sorted([*entries, struct.pack("<HHII", tag, kind, 1, value)], key=lambda entry: entry[1::-1])
+    place = len(data) + len(data) % 2
+    directory = struct.pack("<H", len(entries)) + b"".join(entries) + bytes(4)
+    path.write_bytes(data[:4] + struct.pack("<I", place) + data[8:].ljust(place - 8, b"\0") + directory)
+    return path
+
+
+@pytest.mark.parametrize(("tag", "kind", "value"), [(254, 4, 1), (254, 3, 1), (50706, 1, 0x0401)])
+def test_the_preview_of_a_camera_raw_file_is_not_taken_for_the_photograph(
+    tmp_path: Path, tag: int, kind: int, value: int
+) -> None:
+    path = with_tag(write_tif(tmp_path / "a.nef", picture(20, 30)), 254, 4, 0)
+    assert shown(path).shape == (20, 30, 3)
+    assert "a preview of another, as in a camera's raw file" in refused(with_tag(path, tag, kind, value))
+
+
+def test_the_small_picture_of_a_canon_raw_file_is_not_taken_for_the_photograph(tmp_path: Path) -> None:
+    path = with_tag(write_tif(tmp_path / "a.cr2", picture(20, 30)), 270, 2, 0)  # the directory is at the end
+    data = path.read_bytes()
+    path.write_bytes(data[:8] + b"CR\2\0" + data[12:])
+    assert "a preview of another" in refused(path)
+
+
+def test_tiffs_with_overviews_pages_and_masks_are_no_previews(tmp_path: Path) -> None:
+    for name, options in (("a.tif", {}), ("b.tif", {"bigtiff": "yes"}), ("c.tif", {"endianness": "big"})):
+        mask_band = np.eye(400, dtype=np.bool_)
+        path = write_tif(tmp_path / name, picture(400, 400), overviews=[2, 4], mask_band=mask_band, **options)
+        assert read_header(path).overviews == (2, 4)
 
 
 VRT = """<VRTDataset rasterXSize="30" rasterYSize="20"><VRTRasterBand dataType="Byte" band="1"{band}>

@@ -1,4 +1,5 @@
-"""What the container of an image says that GDAL does not: EXIF orientation, progressive coding, a PNG cut short.
+"""What the container of an image says that GDAL does not: EXIF orientation, progressive coding, a PNG cut short, a
+camera's raw file.
 
 GDAL gives EXIF tags of JPEG only, and an 8-bit PNG that ends too early reads as noise without an error (GDAL 3.10).
 """
@@ -12,7 +13,10 @@ from pathlib import Path
 from typing import BinaryIO
 
 _ORIENTATION_TAG = 274
-_SHORT = 3
+_SUBFILE_TYPE_TAG = 254  # its lowest bit: a smaller version of another picture of the file
+_DNG_VERSION_TAG = 50706
+_CR2 = b"CR\2\0"  # after the header, where others may have anything
+_SHORT, _LONG = 3, 4
 _PNG_INTERLACE = 28  # place of the byte that is 1 where pixels come in seven passes
 _MOST_TAGS = 4096  # of the first directory; real ones have some dozens
 
@@ -24,6 +28,7 @@ class Container:
     orientation: int = 1  # EXIF, 1..8; 1 is upright
     is_progressive: bool = False  # a JPEG whose decoder holds all coefficients
     is_interlaced: bool = False  # a PNG of which many rows are decoded at once
+    is_preview: bool = False  # of a TIFF's first picture: the real one follows, as in cameras' raw files
     is_cut: bool = False  # a PNG that ends before its end mark, a BMP with fewer rows than it declares
 
 
@@ -42,7 +47,7 @@ def read_container(path: Path, driver: str) -> Container:
                 case "BMP":
                     return Container(is_cut=_is_short_bmp(file))
                 case "GTiff":
-                    return Container(_tiff_orientation(file, 0))
+                    return _read_tiff(file)
         except struct.error:  # a field beyond the end of the file
             pass
     return Container()
@@ -111,8 +116,35 @@ def _read_webp(file: BinaryIO) -> Container:
     return Container()
 
 
+def _read_tiff(file: BinaryIO) -> Container:
+    file.seek(8)
+    is_preview = file.read(4) == _CR2
+    orientation = 1
+    for tag, kind, value, order in _tiff_tags(file, 0):
+        if tag == _ORIENTATION_TAG:
+            orientation = _orientation(kind, value, order)
+        elif tag == _SUBFILE_TYPE_TAG and kind in (_SHORT, _LONG):
+            (kinds,) = struct.unpack(order + ("H" if kind == _SHORT else "I"), value[: 2 if kind == _SHORT else 4])
+            is_preview |= bool(kinds & 1)
+        is_preview |= tag == _DNG_VERSION_TAG
+    return Container(orientation, is_preview=is_preview)
+
+
 def _tiff_orientation(file: BinaryIO, base: int) -> int:
     """Tag 274 of the first directory of the TIFF that begins at `base`, which EXIF data is as well; 1 if not told."""
+    for tag, kind, value, order in _tiff_tags(file, base):
+        if tag == _ORIENTATION_TAG:
+            return _orientation(kind, value, order)
+    return 1
+
+
+def _orientation(kind: int, value: bytes, order: str) -> int:
+    (orientation,) = struct.unpack(order + "H", value[:2])
+    return int(orientation) if kind == _SHORT and 1 <= orientation <= 8 else 1
+
+
+def _tiff_tags(file: BinaryIO, base: int) -> Iterator[tuple[int, int, bytes, str]]:
+    """Of the first directory: tag, type, the bytes of its value or of where that lies, and struct's byte order."""
     file.seek(base)
     start = file.read(4)
     order = "<" if start[:2] == b"II" else ">"
@@ -127,7 +159,4 @@ def _tiff_orientation(file: BinaryIO, base: int) -> int:
     (count,) = struct.unpack(order + count_format, file.read(struct.calcsize("=" + count_format)))
     for _ in range(min(count, _MOST_TAGS)):
         tag, kind, _, value = struct.unpack(order + entry_format, file.read(struct.calcsize("=" + entry_format)))
-        if tag == _ORIENTATION_TAG and kind == _SHORT:
-            (orientation,) = struct.unpack(order + "H", value[:2])
-            return int(orientation) if 1 <= orientation <= 8 else 1
-    return 1
+        yield tag, kind, value, order

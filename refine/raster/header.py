@@ -82,6 +82,9 @@ def header_of(dataset: DatasetReader, path: Path, max_pixels: int) -> Header:
     container = Container() if is_remote else read_container(path, dataset.driver)
     if container.is_cut:
         raise RasterError(f"{path}: the file is cut short: it ends before its picture does; get it again")
+    if container.is_preview:
+        what = "its first picture is a preview of another, as in a camera's raw file"
+        raise InputError(f"{path}: {what}; develop it to TIFF or JPEG first")
     georeference = read_georeference(dataset)
     orientation, notes = _orientation(container, georeference)
     if len(dataset.subdatasets) > 1:
