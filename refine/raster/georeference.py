@@ -60,6 +60,7 @@ class Georeference:
         if self.gcps:
             shift = points_shift() if self.area_or_point == "Point" else 0.0
             options["gcps"] = [_shifted(point, -shift, -shift) for point in self.gcps]
+            options.setdefault("crs", CRS())  # rasterio writes no GCPs without one; an empty one says nothing
         elif self.transform is not None:
             options["transform"] = self.transform
         if self.rpcs is not None:
