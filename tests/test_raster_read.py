@@ -12,7 +12,7 @@ from rasters import chunk, picture, shown, whole, write_picture, write_png, writ
 
 from refine.errors import InputError
 from refine.geometry import Window
-from refine.raster import open_image, read_header
+from refine.raster import open_image, open_stored, read_header
 
 
 def notes(path: Path) -> str:
@@ -79,6 +79,24 @@ def test_chosen_bands_are_shown_in_their_order(tmp_path: Path) -> None:
         open_image(path, bands=(6,))
     with pytest.raises(InputError, match="one band or three"):
         open_image(path, bands=(1, 2))
+
+
+def test_bands_of_several_types_are_refused_unless_those_of_one_are_chosen(tmp_path: Path) -> None:
+    pixels = picture(20, 30)
+    write_tif(tmp_path / "a.tif", pixels[:, :, 0])
+    write_tif(tmp_path / "b.tif", pixels[:, :, 0].astype(np.uint16))
+    bands = "".join(
+        f'<VRTRasterBand dataType="{kind}" band="{band}"><SimpleSource><SourceFilename relativeToVRT="1">{name}'
+        "</SourceFilename><SourceBand>1</SourceBand></SimpleSource></VRTRasterBand>"
+        for band, (kind, name) in enumerate([("Byte", "a.tif"), ("UInt16", "b.tif"), ("Byte", "a.tif")], 1)
+    )
+    path = tmp_path / "stack.vrt"
+    path.write_text(f'<VRTDataset rasterXSize="30" rasterYSize="20">{bands}</VRTDataset>')
+    with pytest.raises(InputError, match=r"\(band 1 uint8, band 2 uint16, band 3 uint8\); choose .* --bands"):
+        open_image(path)
+    with pytest.raises(InputError, match="of several types"), open_stored(path):
+        pass
+    np.testing.assert_array_equal(shown(path, bands=(3, 1, 3)), pixels[:, :, [0, 0, 0]])
 
 
 def test_a_palette_is_expanded(tmp_path: Path) -> None:

@@ -30,10 +30,11 @@ class Layout:
 def read_layout(dataset: DatasetReader, path: Path, bands: tuple[int, ...] | None) -> tuple[Layout, tuple[str, ...]]:
     """The layout of an open dataset and notes on what was chosen; `bands` is the user's choice.
 
-    Raises InputError for bands that do not exist, and unless one or three are chosen.
+    Raises InputError for bands that do not exist or are of several types, and unless one or three are chosen.
     """
     check_bands(bands, dataset.count, path)
     bands, notes = _default_bands(dataset) if bands is None else (bands, ())
+    check_types(dataset, bands, path, "choose bands of one type with --bands")
     palette = read_palette(dataset) if len(bands) == 1 else None
     flags = {flag.name for flag in dataset.mask_flag_enums[bands[0] - 1]}
     return (
@@ -54,6 +55,14 @@ def check_bands(bands: tuple[int, ...] | None, count: int, path: Path) -> None:
         raise InputError(f"{path}: --bands {_listed(bands)}: give one band or three, got {len(bands)}")
     if bands is not None and not all(1 <= band <= count for band in bands):
         raise InputError(f"{path}: --bands {_listed(bands)}: the image has bands 1 to {count}")
+
+
+def check_types(dataset: DatasetReader, bands: tuple[int, ...], path: Path, advice: str) -> None:
+    """Raises InputError if the bands are not all of one type."""
+    types = [str(dataset.dtypes[band - 1]) for band in bands]
+    if len(set(types)) > 1:
+        told = ", ".join(f"band {band} {dtype}" for band, dtype in zip(bands, types, strict=True))
+        raise InputError(f"{path}: its bands are of several types ({told}); {advice}")
 
 
 def read_palette(dataset: DatasetReader) -> NDArray[np.uint8] | None:

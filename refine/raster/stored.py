@@ -18,7 +18,7 @@ from refine.geometry import Window
 from refine.raster.checksums import BlockSums
 from refine.raster.gdal import open_dataset, translated, without_georeference_warning
 from refine.raster.header import MAX_PIXELS, Header, header_of
-from refine.raster.layout import largest_of_few_bits, read_palette
+from refine.raster.layout import check_types, largest_of_few_bits, read_palette
 from refine.raster.orientation import upright, upright_window
 from refine.raster.pixels import strip_rows
 
@@ -61,6 +61,7 @@ def open_stored(path: Path, *, max_pixels: int = MAX_PIXELS) -> Iterator[StoredR
     with open_dataset(path) as dataset:
         with translated(path, "cannot be read"), without_georeference_warning():
             header = header_of(dataset, path, max_pixels)
+            check_types(dataset, tuple(dataset.indexes), path, "give the mask alone")
             palette = read_palette(dataset) if dataset.count == 1 else None
         yield StoredRaster(
             header=header,
