@@ -213,6 +213,13 @@ def test_grey_with_alpha(tmp_path: Path) -> None:
     assert_mask(opaque, soft().astype(np.float32) / np.float32(255), False)
 
 
+def test_values_count_as_stored_where_a_tiff_shows_0_as_white(tmp_path: Path) -> None:
+    path = write_tif(tmp_path / "m.tif", soft(), photometric="miniswhite")
+    assert_mask(path, soft().astype(np.float32) / np.float32(255), False)
+    assert "shows 0 as white" in read(path)[2]
+    assert "white" not in read(write_tif(tmp_path / "n.tif", soft()))[2]
+
+
 def test_bands_without_a_meaning_are_refused(tmp_path: Path) -> None:
     path = write_tif(tmp_path / "m.tif", picture(*SIZE, channels=5), photometric="minisblack")
     with pytest.raises(InputError, match="has 5 bands"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -114,6 +115,16 @@ def test_few_bits_use_the_whole_range(tmp_path: Path, bits: int) -> None:
     expected = np.floor(stored * (255 / top) + 0.5)
     np.testing.assert_array_equal(shown(write_png(tmp_path / "a.png", stored, 0, bits))[:, :, 1], expected)
     np.testing.assert_array_equal(shown(write_tif(tmp_path / "a.tif", stored, nbits=bits))[:, :, 1], expected)
+
+
+@pytest.mark.parametrize("options", [{}, {"nbits": 1}, {"nbits": 4}, {"dtype": "uint16"}])
+def test_where_a_tiff_says_that_0_is_white_it_is(tmp_path: Path, options: dict[str, Any]) -> None:
+    top = (1 << options.get("nbits", 8)) - 1
+    stored = np.random.default_rng(2).integers(0, top + 1, (20, 30)).astype(options.pop("dtype", "uint8"))
+    plain = shown(write_tif(tmp_path / "a.tif", stored, **options))
+    path = write_tif(tmp_path / "b.tif", stored, photometric="miniswhite", **options)
+    np.testing.assert_array_equal(shown(path), 255 - plain)
+    assert ("0 is white" in notes(path)) == (options.get("nbits") != 1)  # GDAL makes a palette of one bit
 
 
 def test_cmyk_is_shown_as_rgb(tmp_path: Path) -> None:

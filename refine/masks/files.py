@@ -179,9 +179,12 @@ def _survey_palette(raster: StoredRaster, store: Store) -> tuple[int, Scale]:
 
 
 def _notes(raster: StoredRaster) -> tuple[str, ...]:
-    if raster.nodata is None or raster.nodata == 0 or raster.has_alpha:
-        return raster.header.notes
-    return (*raster.header.notes, f"the mask's nodata value {raster.nodata:g} counts as background")
+    notes = list(raster.header.notes)
+    if raster.lowest_is_white:  # ImageJ stores foreground as 255 also where it shows it in black
+        notes.append("the mask's TIFF shows 0 as white; large values are foreground all the same, as they are stored")
+    if raster.nodata is not None and raster.nodata != 0 and not raster.has_alpha:
+        notes.append(f"the mask's nodata value {raster.nodata:g} counts as background")
+    return tuple(notes)
 
 
 def _open_array(path: Path, max_pixels: int = MAX_PIXELS) -> NDArray[Any]:

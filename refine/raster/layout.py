@@ -25,6 +25,7 @@ class Layout:
     largest: int | None  # of values with fewer than 8 bits, such as 1 for one bit; else None
     nodata: tuple[float | None, ...]  # of each of `bands`
     has_mask_band: bool
+    is_inverted: bool = False  # the lowest value is white
 
 
 def read_layout(dataset: DatasetReader, path: Path, bands: tuple[int, ...] | None) -> tuple[Layout, tuple[str, ...]]:
@@ -37,6 +38,9 @@ def read_layout(dataset: DatasetReader, path: Path, bands: tuple[int, ...] | Non
     check_types(dataset, bands, path, "choose bands of one type with --bands")
     palette = read_palette(dataset) if len(bands) == 1 else None
     flags = {flag.name for flag in dataset.mask_flag_enums[bands[0] - 1]}
+    is_inverted = bands == (1,) and palette is None and lowest_is_white(dataset)
+    if is_inverted:
+        notes = (*notes, "0 is white and large values are black, as the TIFF says and viewers show")
     return (
         Layout(
             bands=bands,
@@ -44,6 +48,7 @@ def read_layout(dataset: DatasetReader, path: Path, bands: tuple[int, ...] | Non
             largest=None if palette is not None else largest_of_few_bits(dataset, bands[0]),
             nodata=tuple(dataset.nodatavals[band - 1] for band in bands),
             has_mask_band="per_dataset" in flags and not flags & {"alpha", "nodata"},
+            is_inverted=is_inverted,
         ),
         notes,
     )
@@ -79,6 +84,11 @@ def largest_of_few_bits(dataset: DatasetReader, band: int) -> int | None:
     """The largest value of a band with fewer than 8 bits a pixel, which GDAL gives as uint8; None for others."""
     bits = int(dataset.tags(band, ns="IMAGE_STRUCTURE").get("NBITS", 8))
     return (1 << bits) - 1 if dataset.dtypes[band - 1] == "uint8" and bits < 8 else None
+
+
+def lowest_is_white(dataset: DatasetReader) -> bool:
+    """Whether a TIFF's photometric interpretation is MinIsWhite; of one bit GDAL makes a palette of it."""
+    return bool(dataset.tags(ns="IMAGE_STRUCTURE").get("MINISWHITE") == "YES")
 
 
 def valid_pixels(layout: Layout, values: NDArray[Any]) -> NDArray[np.bool_] | None:

@@ -119,6 +119,8 @@ class PixelReader:
             shown = values
         else:
             shown = np.stack([self.scaling.apply(index, band) for index, band in enumerate(values)])
+        if self.layout.is_inverted:
+            shown = 255 - shown
         if len(shown) == 1:
             return np.repeat(shown[0][:, :, None], 3, axis=2)
         # A thirtieth of the time that a transposed copy takes.

@@ -18,7 +18,7 @@ from refine.geometry import Window
 from refine.raster.checksums import BlockSums
 from refine.raster.gdal import open_dataset, translated, without_georeference_warning
 from refine.raster.header import MAX_PIXELS, Header, header_of
-from refine.raster.layout import check_types, largest_of_few_bits, read_palette
+from refine.raster.layout import check_types, largest_of_few_bits, lowest_is_white, read_palette
 from refine.raster.orientation import upright, upright_window
 from refine.raster.pixels import strip_rows
 
@@ -32,6 +32,7 @@ class StoredRaster:
     palette: NDArray[np.uint8] | None  # (entries, 4) RGBA of each index
     largest: int | None  # of values with fewer than 8 bits
     nodata: float | None  # of band 1
+    lowest_is_white: bool  # as the file says; values are given as they are
     _dataset: DatasetReader
     _sums: BlockSums
 
@@ -69,6 +70,7 @@ def open_stored(path: Path, *, max_pixels: int = MAX_PIXELS) -> Iterator[StoredR
             palette=palette,
             largest=None if palette is not None else largest_of_few_bits(dataset, 1),
             nodata=dataset.nodatavals[0],
+            lowest_is_white=palette is None and lowest_is_white(dataset),
             _dataset=dataset,
             _sums=BlockSums(dataset, path),
         )
