@@ -109,6 +109,26 @@ def test_tags_and_units_are_kept_but_not_statistics_of_the_image(tmp_path: Path)
             assert mask.colorinterp == (ColorInterp.gray,)
 
 
+@pytest.mark.parametrize(
+    ("description", "is_kept"),
+    [
+        ("A valley in spring", True),
+        ('<?xml version="1.0" encoding="UTF-8"?><OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06"/>', False),
+        ("ImageJ=1.53t\nimages=3\nchannels=3\n", False),
+        ('{"shape": [60, 50, 3]}', False),
+    ],
+)
+def test_a_description_of_how_the_image_lies_in_its_file_is_not_said_of_the_mask(
+    tmp_path: Path, description: str, is_kept: bool
+) -> None:
+    tags = {"TIFFTAG_IMAGEDESCRIPTION": description, "TIFFTAG_ARTIST": "the mappers"}
+    image = write_tif(tmp_path / "a.tif", picture(*SIZE), tags=tags)
+    with open_dataset(write_mask(tmp_path / "mask.tif", image, blobs(*SIZE))) as dataset:
+        kept = dataset.tags()
+    assert kept.get("TIFFTAG_IMAGEDESCRIPTION") == (description if is_kept else None)
+    assert kept["TIFFTAG_ARTIST"] == "the mappers"
+
+
 def test_a_tiff_of_a_photograph_does_not_say_how_the_picture_was_turned(tmp_path: Path) -> None:
     photograph = write_turned_jpeg(tmp_path / "photo.jpg", picture(*SIZE), 6)
     out = write_mask(tmp_path / "mask.tif", photograph, blobs(SIZE[1], SIZE[0]))

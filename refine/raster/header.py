@@ -30,6 +30,8 @@ _INTERLACED_BYTES = 100_000_000  # of GDAL's PNG driver, for the rows that one p
 _OPEN_SOURCES = 100  # of a mosaic, which GDAL closes only when more are wanted
 
 _NOT_OF_A_MASK = ("EXIF_", "STATISTICS_", "TIFFTAG_MINSAMPLEVALUE", "TIFFTAG_MAXSAMPLEVALUE")
+_DESCRIPTION = "TIFFTAG_IMAGEDESCRIPTION"
+_LAYOUT_TOLD = ("<OME", "ImageJ=", '{"shape"', "shape=(")  # by OME, ImageJ and tifffile: bands, pages and types
 
 _PHOTOGRAPHS = ("JPEG", "PNG", "WEBP", "BMP")
 _WITH_OVERVIEWS = ("GTiff", "VRT", "JP2OpenJPEG")  # those of JPEG are its transform cut short, not means
@@ -153,8 +155,13 @@ def overview_index(dataset: DatasetReader, factor: int) -> int:
 
 
 def _kept_tags(dataset: DatasetReader) -> dict[str, str]:
-    """All but statistics, which are of the image's values, and EXIF, which says how the picture is to be turned."""
-    return {name: text for name, text in dataset.tags().items() if not name.startswith(_NOT_OF_A_MASK)}
+    """All but statistics, which are of the image's values, EXIF, which says how the picture is to be turned, and a
+    description from which programs learn how the image's numbers lie in the file.
+    """
+    tags = {name: text for name, text in dataset.tags().items() if not name.startswith(_NOT_OF_A_MASK)}
+    if any(mark in tags.get(_DESCRIPTION, "") for mark in _LAYOUT_TOLD):
+        del tags[_DESCRIPTION]
+    return tags
 
 
 def _has_invalid(dataset: DatasetReader) -> bool:
