@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 import rasterio
-from rasters import chunk, picture, shown, whole, write_picture, write_png, write_tif
+from rasters import NORTH_UP, chunk, picture, shown, whole, write_picture, write_png, write_tif
 
 from refine.errors import InputError
 from refine.geometry import Window
@@ -203,6 +203,29 @@ def test_a_mask_band_tells_valid_pixels(tmp_path: Path) -> None:
     valid = np.random.default_rng(6).random((30, 40)) > 0.3
     with open_image(write_tif(tmp_path / "a.tif", picture(30, 40), mask_band=valid)) as image:
         np.testing.assert_array_equal(image.read(Window(0, 0, 30, 40))[1], valid)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16"])
+@pytest.mark.parametrize("overviews", [(), (2,)])
+def test_alpha_0_of_an_orthophoto_is_invalid_and_other_alpha_is_ignored(
+    tmp_path: Path, dtype: str, overviews: tuple[int, ...]
+) -> None:
+    pixels = picture(60, 80, channels=4).astype(dtype)
+    pixels[:, :, 3] = np.maximum(pixels[:, :, 3], 1)
+    pixels[:31, :, 3] = 0
+    expected = np.arange(60)[:, None].repeat(80, 1) >= 31
+    options: dict[str, Any] = {"photometric": "rgb", "alpha": "yes", "overviews": overviews}
+    path = write_tif(tmp_path / "a.tif", pixels, transform=NORTH_UP, crs="EPSG:25833", **options)
+    assert "where alpha is 0 there is no image" in notes(path)
+    with open_image(path) as image:
+        np.testing.assert_array_equal(image.read(Window(0, 0, 60, 80))[1], expected)
+        np.testing.assert_array_equal(image.read_valid(Window(0, 0, 60, 80)), expected)
+        half = image.read(Window(0, 0, 30, 40), 2)[1]
+        assert half is not None
+        np.testing.assert_array_equal(half, np.arange(30)[:, None].repeat(40, 1) >= 15)
+    with open_image(path, bands=(4, 1, 2)) as image:  # a band to look at, as others are
+        assert image.read(Window(0, 0, 60, 80))[1] is None
+    assert not read_header(write_tif(tmp_path / "b.tif", pixels, **options)).has_invalid
 
 
 def test_an_image_without_a_valid_pixel_is_refused(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from refine.errors import InputError, RasterError
 from refine.raster.container import Container, read_container
 from refine.raster.gdal import driver_of, open_dataset, translated, without_georeference_warning
 from refine.raster.georeference import Georeference, read_georeference
+from refine.raster.layout import alpha_tells_valid
 from refine.raster.orientation import is_swapped, upright_size
 from refine.remote import RemotePath
 
@@ -53,7 +54,7 @@ class Header:
     is_georeferenced: bool
     orientation: int = 1  # EXIF, applied where it is not 1
     notes: tuple[str, ...] = ()  # what was decided for the user, one line each
-    has_invalid: bool = False  # nodata, NaN or a mask band may occur
+    has_invalid: bool = False  # nodata, NaN, or a mask band or alpha of an orthophoto may occur
     nodata: tuple[float | None, ...] = ()  # of each band
     decoder_bytes: int = 0  # what the decoder holds beside the block cache
     georeference: Georeference = field(default_factory=Georeference)
@@ -165,9 +166,9 @@ def _kept_tags(dataset: DatasetReader) -> dict[str, str]:
 
 
 def _has_invalid(dataset: DatasetReader) -> bool:
-    """Whether some pixel may be invalid; alpha does not count, it is a mask of another kind."""
+    """Whether some pixel may be invalid; alpha of a photograph does not count, it is a mask of another kind."""
     flags = {flag.name for band in dataset.mask_flag_enums for flag in band}
-    is_masked = "per_dataset" in flags and "alpha" not in flags
+    is_masked = "per_dataset" in flags and ("alpha" not in flags or alpha_tells_valid(dataset))
     return is_masked or "nodata" in flags or str(dataset.dtypes[0]).startswith("float")
 
 
