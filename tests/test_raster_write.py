@@ -213,6 +213,28 @@ def test_a_png_has_no_mask_band_and_no_side_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("options", "holes", "lost"),
+    [
+        ({"transform": NORTH_UP}, 0, "where the image lies"),
+        ({"transform": NORTH_UP}, 1, "where the image lies and which pixels are no image (they are 0)"),
+        ({}, 1, "which pixels are no image (they are 0)"),
+        ({}, 0, None),
+    ],
+)
+def test_what_a_png_loses_of_the_image_is_noted(
+    tmp_path: Path, options: dict[str, object], holes: int, lost: str | None
+) -> None:
+    stored = np.ones((40, 40), np.float32)
+    stored[:holes] = np.nan
+    header = read_header(write_tif(tmp_path / "a.tif", stored, **options))
+    for name, expected in (("mask.png", lost), ("mask.tif", None)):
+        with create_mask(tmp_path / name, header) as file:
+            file.write(0, np.full((40, 40), 200, np.uint8), np.isfinite(stored))
+        note = f"a PNG does not hold {expected}; end --out in .tif to keep that"
+        assert file.notes == (() if expected is None else (note,))
+
+
+@pytest.mark.parametrize(
     ("name", "georeferenced", "expected"),
     [("a.jpg", False, "a_mask.png"), ("a.b.png", False, "a.b_mask.png"), ("a.tif", False, "a_mask.tif"),
      ("a.tif", True, "a_mask.tif"), ("a.webp", False, "a_mask.png"), ("a.bmp", False, "a_mask.png")],

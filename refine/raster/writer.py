@@ -117,6 +117,7 @@ class MaskFile:
         self._is_sparse = height * width > SPARSE_PIXELS
         self._may_have_invalid = has_invalid and not self._is_png
         self._has_mask_band = False  # before the first invalid pixel there is none
+        self._has_holes = False  # some pixel is invalid
         self._next_row = 0
         self._values = np.zeros((BLOCK, width), np.uint8)
         self._valid = np.zeros((BLOCK, width), np.bool_)
@@ -138,12 +139,24 @@ class MaskFile:
             rows = slice(start, start + count)
             values = self._bytes(mask[done : done + count])
             valid_rows = None if valid is None else valid[done : done + count]
+            self._has_holes = self._has_holes or (valid_rows is not None and not valid_rows.all())
             self._values[rows] = values if valid_rows is None else np.where(valid_rows, values, 0)
             self._valid[rows] = True if valid_rows is None else valid_rows
             done += count
             self._next_row += count
             if start + count == BLOCK or self._next_row == self.height:
                 self._write_block_row(self._next_row - start - count, start + count)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the file cannot hold of the rows written so far, and of the image's place, in one line."""
+        lost = [
+            *(["where the image lies"] if not self._georeference.is_empty else []),
+            *(["which pixels are no image (they are 0)"] if self._has_holes else []),
+        ]
+        if not self._is_png or not lost:
+            return ()
+        return (f"a PNG does not hold {' and '.join(lost)}; end --out in .tif to keep that",)
 
     def commit(self) -> None:
         """Finish the file and give it its name. Raises RasterError, and leaves nothing, if it is not whole."""
