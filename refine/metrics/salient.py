@@ -1,7 +1,8 @@
 """Measures of salient object detection, by pysodmetrics (`pip install "refine[sod]"`), over a set of images.
 
 Predictions are not stretched to 0..1 unless asked for; published tables of SOD and DIS are. Images with an empty truth
-are left out of F, weighted F and E, which are 0 there whatever is predicted.
+are left out of F and weighted F, which are 0 there whatever is predicted, and of E, which is the share of background
+that is predicted.
 """
 
 from __future__ import annotations
