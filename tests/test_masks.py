@@ -203,6 +203,7 @@ def test_alpha_is_the_mask_where_colours_cannot_be(tmp_path: Path, colours: str,
     values, _, notes = read(path)
     np.testing.assert_array_equal(np.round(values * 255), opacity if expected == "alpha" else made[:, :, 1])
     assert ("alpha is taken" in notes) == (expected == "alpha")
+    assert ("alpha is ignored" in notes) == (expected != "alpha" and alpha == "soft")
 
 
 def test_grey_with_alpha(tmp_path: Path) -> None:

@@ -164,7 +164,11 @@ def _survey_raster(raster: StoredRaster, store: Store) -> tuple[int, Scale]:
         store.write_window(place, kept)
     if channels.alpha_is_mask(path, raster.has_alpha and alpha.varies):
         return 1, replace(alpha.decide(path), note="alpha is taken as the mask")
-    return 0, grey.decide(path)
+    scale = grey.decide(path)
+    if raster.has_alpha and alpha.varies:
+        ignored = "alpha is ignored, because the colours are greys that differ"
+        scale = replace(scale, note=f"{scale.note}; {ignored}" if scale.note else ignored)
+    return 0, scale
 
 
 def _survey_palette(raster: StoredRaster, store: Store) -> tuple[int, Scale]:
