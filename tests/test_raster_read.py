@@ -137,6 +137,15 @@ def test_cmyk_is_shown_as_rgb(tmp_path: Path) -> None:
     assert colours[5, 25].tolist() == [0, 0, 0]
 
 
+def test_inks_of_more_than_8_bit_are_refused_unless_they_are_chosen(tmp_path: Path) -> None:
+    inks = picture(20, 30, channels=4).astype(np.uint16)
+    path = write_tif(tmp_path / "a.tif", inks, photometric="CMYK")
+    with pytest.raises(InputError, match="CMYK of uint16; convert it to RGB"):
+        open_image(path)
+    with open_image(path, bands=(4,)) as image:
+        assert image.has_invalid is False
+
+
 def test_16_bit_is_shown_between_its_percentiles_the_same_in_every_window(tmp_path: Path) -> None:
     rng = np.random.default_rng(3)
     stored = rng.integers(300, 9000, (400, 300, 3)).astype(np.uint16)
@@ -205,6 +214,20 @@ def test_a_mask_band_tells_valid_pixels(tmp_path: Path) -> None:
         np.testing.assert_array_equal(image.read(Window(0, 0, 30, 40))[1], valid)
 
 
+@pytest.mark.parametrize("overviews", [(), (2,)])
+def test_a_colour_that_is_nodata_is_invalid(tmp_path: Path, overviews: tuple[int, ...]) -> None:
+    pixels = np.maximum(picture(60, 80), 9)
+    pixels[:31] = (1, 2, 3)
+    pixels[40, 40, 0] = 1
+    tags = {"NODATA_VALUES": "1 2 3"}
+    with open_image(write_tif(tmp_path / "a.tif", pixels, tags=tags, overviews=overviews)) as image:
+        expected = np.arange(60)[:, None].repeat(80, 1) >= 31
+        np.testing.assert_array_equal(image.read(Window(0, 0, 60, 80))[1], expected)
+        np.testing.assert_array_equal(image.read_valid(Window(0, 0, 60, 80)), expected)
+        half = image.read(Window(0, 0, 30, 40), 2)[1]
+        np.testing.assert_array_equal(half, np.arange(30)[:, None].repeat(40, 1) >= 15)
+
+
 @pytest.mark.parametrize("dtype", ["uint8", "uint16"])
 @pytest.mark.parametrize("overviews", [(), (2,)])
 def test_alpha_0_of_an_orthophoto_is_invalid_and_other_alpha_is_ignored(
@@ -221,7 +244,6 @@ def test_alpha_0_of_an_orthophoto_is_invalid_and_other_alpha_is_ignored(
         np.testing.assert_array_equal(image.read(Window(0, 0, 60, 80))[1], expected)
         np.testing.assert_array_equal(image.read_valid(Window(0, 0, 60, 80)), expected)
         half = image.read(Window(0, 0, 30, 40), 2)[1]
-        assert half is not None
         np.testing.assert_array_equal(half, np.arange(30)[:, None].repeat(40, 1) >= 15)
     with open_image(path, bands=(4, 1, 2)) as image:  # a band to look at, as others are
         assert image.read(Window(0, 0, 60, 80))[1] is None

@@ -172,6 +172,13 @@ def test_invalid_pixels_are_0_and_masked_all_other_values_are_mask_values(tmp_pa
     assert sorted(path.name for path in tmp_path.iterdir()) == ["image.tif", "mask.tif"]
 
 
+def test_nodata_of_the_image_is_not_that_of_the_mask(tmp_path: Path) -> None:
+    grey = picture(40, 40)[:, :, 0]
+    source = write_tif(tmp_path / "image.tif", grey, transform=NORTH_UP, tags={"NODATA_VALUES": "0"})
+    with rasterio.open(write_mask(tmp_path / "mask.tif", source, np.zeros((40, 40), np.uint8))) as mask:
+        assert mask.read_masks(1).all()
+
+
 def test_without_an_invalid_pixel_there_is_no_mask_band_and_a_late_one_leaves_the_rows_above_valid(
     tmp_path: Path,
 ) -> None:

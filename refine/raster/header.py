@@ -14,7 +14,7 @@ from refine.errors import InputError, RasterError
 from refine.raster.container import Container, read_container
 from refine.raster.gdal import driver_of, open_dataset, translated, without_georeference_warning
 from refine.raster.georeference import Georeference, read_georeference
-from refine.raster.layout import alpha_tells_valid
+from refine.raster.layout import alpha_tells_valid, is_colour_nodata
 from refine.raster.orientation import is_swapped, upright_size
 from refine.remote import RemotePath
 
@@ -30,7 +30,7 @@ _INTERLACED_BYTES = 100_000_000  # of GDAL's PNG driver, for the rows that one p
 
 _OPEN_SOURCES = 100  # of a mosaic, which GDAL closes only when more are wanted
 
-_NOT_OF_A_MASK = ("EXIF_", "STATISTICS_", "TIFFTAG_MINSAMPLEVALUE", "TIFFTAG_MAXSAMPLEVALUE")
+_NOT_OF_A_MASK = ("EXIF_", "NODATA_VALUES", "STATISTICS_", "TIFFTAG_MINSAMPLEVALUE", "TIFFTAG_MAXSAMPLEVALUE")
 _DESCRIPTION = "TIFFTAG_IMAGEDESCRIPTION"
 _LAYOUT_TOLD = ("<OME", "ImageJ=", '{"shape"', "shape=(")  # by OME, ImageJ and tifffile: bands, pages and types
 
@@ -137,8 +137,11 @@ def _orientation(container: Container, georeference: Georeference) -> tuple[int,
 
 
 def _overviews(dataset: DatasetReader, path: Path) -> tuple[int, ...]:
-    """Factors of the overviews; one whose size is not exactly that of its factor is left out."""
-    if dataset.driver not in _WITH_OVERVIEWS:
+    """Factors of the overviews; one whose size is not exactly that of its factor is left out.
+
+    None is used where a colour is nodata: GDAL writes black for it into overviews.
+    """
+    if dataset.driver not in _WITH_OVERVIEWS or is_colour_nodata(dataset):
         return ()
     found: list[int] = []
     for index, factor in enumerate(dataset.overviews(1)):
@@ -156,8 +159,8 @@ def overview_index(dataset: DatasetReader, factor: int) -> int:
 
 
 def _kept_tags(dataset: DatasetReader) -> dict[str, str]:
-    """All but statistics, which are of the image's values, EXIF, which says how the picture is to be turned, and a
-    description from which programs learn how the image's numbers lie in the file.
+    """All but statistics and nodata, which are of the image's values, EXIF, which says how the picture is to be turned,
+    and a description from which programs learn how the image's numbers lie in the file.
     """
     tags = {name: text for name, text in dataset.tags().items() if not name.startswith(_NOT_OF_A_MASK)}
     if any(mark in tags.get(_DESCRIPTION, "") for mark in _LAYOUT_TOLD):

@@ -25,16 +25,19 @@ class Layout:
     palette: NDArray[np.uint8] | None  # (entries, 4) RGBA of each index, or None
     largest: int | None  # of values with fewer than 8 bits, such as 1 for one bit; else None
     nodata: tuple[float | None, ...]  # of each of `bands`
-    has_mask_band: bool  # or alpha that counts as one
+    has_mask_band: bool  # or alpha, or a colour, that counts as one
     is_inverted: bool = False  # the lowest value is white
 
 
 def read_layout(dataset: DatasetReader, path: Path, bands: tuple[int, ...] | None) -> tuple[Layout, tuple[str, ...]]:
     """The layout of an open dataset and notes on what was chosen; `bands` is the user's choice.
 
-    Raises InputError for bands that do not exist or are of several types, and unless one or three are chosen.
+    Raises InputError for bands that do not exist or are of several types, and unless one or three are chosen; for inks
+    of which GDAL makes no colours.
     """
     check_bands(bands, dataset.count, path)
+    if bands is None and dataset.colorinterp[0] == ColorInterp.cyan:  # of 8 bit GDAL says red
+        raise InputError(f"{path}: is CMYK of {dataset.dtypes[0]}; convert it to RGB, or choose bands with --bands")
     alpha_tells = alpha_tells_valid(dataset) and dataset.count not in (bands or ())
     bands, notes = _default_bands(dataset) if bands is None else (bands, ())
     if alpha_tells:
@@ -51,7 +54,7 @@ def read_layout(dataset: DatasetReader, path: Path, bands: tuple[int, ...] | Non
             palette=palette,
             largest=None if palette is not None else largest_of_few_bits(dataset, bands[0]),
             nodata=tuple(dataset.nodatavals[band - 1] for band in bands),
-            has_mask_band="per_dataset" in flags and (alpha_tells or not flags & {"alpha", "nodata"}),
+            has_mask_band="per_dataset" in flags and (alpha_tells or "alpha" not in flags),
             is_inverted=is_inverted,
         ),
         notes,
@@ -93,6 +96,12 @@ def largest_of_few_bits(dataset: DatasetReader, band: int) -> int | None:
 def lowest_is_white(dataset: DatasetReader) -> bool:
     """Whether a TIFF's photometric interpretation is MinIsWhite; of one bit GDAL makes a palette of it."""
     return bool(dataset.tags(ns="IMAGE_STRUCTURE").get("MINISWHITE") == "YES")
+
+
+def is_colour_nodata(dataset: DatasetReader) -> bool:
+    """Whether a colour is nodata (NODATA_VALUES), of which GDAL makes a mask band."""
+    flags = {flag.name for flag in dataset.mask_flag_enums[0]}
+    return flags >= {"per_dataset", "nodata"}
 
 
 def alpha_tells_valid(dataset: DatasetReader) -> bool:
