@@ -242,7 +242,7 @@ INNER = VRT.format(band="", relative=1, source="secret.png").replace(
 ELSEWHERE = "<PAMDataset><Metadata domain='overviews'><MDI key='Overview_File'>{}</MDI></Metadata></PAMDataset>"
 
 
-@pytest.mark.parametrize("side", ["a.tif.msk", "a.tif.ovr", "A.TIF.Ovr", "a.tif.ovr.msk"])
+@pytest.mark.parametrize("side", ["a.tif.msk", "a.tif.ovr", "A.TIF.Ovr", "a.tif.ovr.msk", "a.aux", "a.tif.Aux"])
 @pytest.mark.parametrize("is_source", [False, True])
 def test_a_vrt_beside_a_file_is_refused(tmp_path: Path, side: str, is_source: bool) -> None:
     """GDAL would open it with the file."""
@@ -250,10 +250,24 @@ def test_a_vrt_beside_a_file_is_refused(tmp_path: Path, side: str, is_source: bo
     write_picture(tmp_path / "secret.png", picture(20, 30))
     write_tif(tmp_path / "a.tif.ovr", picture(10, 15))
     assert shown(path).shape == (20, 30, 3)
-    (tmp_path / side).write_text(INNER)
+    (tmp_path / side).write_text(("EHFA_HEADER_TAG " if side.lower().endswith("aux") else "") + INNER)
     if is_source:
         path = mosaic_of(tmp_path, ("part.png", "a.tif"))
-    with pytest.raises(InputError, match=rf"{side} beside it is no TIFF"):
+    with pytest.raises(InputError, match=rf"{side} beside it is no (TIFF|Erdas Imagine file)"):
+        read_header(path)
+
+
+def test_what_lies_beside_overviews_in_a_aux_is_looked_at_and_files_of_others_are_not(tmp_path: Path) -> None:
+    path = write_tif(tmp_path / "a.tif", picture(20, 30), transform=NORTH_UP)
+    (tmp_path / "a.aux").write_text("\\relax, says LaTeX")
+    assert shown(path).shape == (20, 30, 3)
+    with rasterio.open(
+        tmp_path / "a.aux", "w", driver="HFA", height=20, width=30, count=1, dtype="uint8", transform=NORTH_UP
+    ) as dataset:
+        dataset.write(picture(20, 30)[:, :, 0], 1)
+    assert shown(path).shape == (20, 30, 3)
+    (tmp_path / "a.aux.ovr").write_text(INNER)
+    with pytest.raises(InputError, match=r"a\.aux\.ovr beside it is no TIFF"):
         read_header(path)
 
 

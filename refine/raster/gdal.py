@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import cache, lru_cache
 from pathlib import Path
 
@@ -45,6 +45,7 @@ _SIGNATURES: tuple[tuple[bytes, int, str], ...] = (
 )
 _START_BYTES = 1024  # what GDAL looks at
 _MARKS = (b"<vrtdataset", b"<gdaltileindexdataset")  # GDAL takes a file for one of these wherever they stand there
+_ERDAS = b"EHFA_HEADER_TAG"  # begins overviews and statistics in a .aux
 _KINDS = "TIFF, PNG, JPEG, WebP, BMP, JPEG 2000, or a .vrt of local files"
 
 
@@ -83,6 +84,19 @@ def gdal_environment(cache_bytes: int) -> Iterator[None]:
 
 def driver_of(path: Path) -> str:
     """The driver that reads the file, by its first bytes, not by its name. Raises InputError if none of ours does."""
+    start = _start_of(path)
+    if _hides_vrt(start):
+        raise InputError(f"{path}: not an image: a VRT hides behind its first bytes")
+    driver = _driver_by_signature(start)
+    if driver is not None:
+        return driver
+    if path.suffix.lower() == ".vrt" and _is_text(start):
+        return "VRT"
+    raise InputError(f"{path}: not an image that refine reads; it reads {_KINDS}")
+
+
+def _start_of(path: Path) -> bytes:
+    """What GDAL looks at to tell the kind of a file. Raises InputError for what is no file, or empty."""
     try:
         if path.is_fifo():  # it can be read once only, and an empty one waits for ever
             raise InputError(f"{path}: is a pipe; save the image to a file first")
@@ -96,15 +110,22 @@ def driver_of(path: Path) -> str:
         raise RasterError(f"{path}: cannot be read: {error.strerror}") from error
     if not start:
         raise InputError(f"{path}: the file is empty")
-    is_text = start.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<")
-    if not is_text and any(mark in start.lower() for mark in _MARKS):
-        raise InputError(f"{path}: not an image: a VRT hides behind its first bytes")
+    return start
+
+
+def _driver_by_signature(start: bytes) -> str | None:
     for signature, offset, driver in _SIGNATURES:
         if start[offset : offset + len(signature)] == signature:
             return driver
-    if path.suffix.lower() == ".vrt" and is_text:
-        return "VRT"
-    raise InputError(f"{path}: not an image that refine reads; it reads {_KINDS}")
+    return None
+
+
+def _is_text(start: bytes) -> bool:
+    return start.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<")
+
+
+def _hides_vrt(start: bytes) -> bool:
+    return not _is_text(start) and any(mark in start.lower() for mark in _MARKS)
 
 
 def open_dataset(path: Path, overview: int | None = None) -> DatasetReader:
@@ -119,9 +140,12 @@ def open_dataset(path: Path, overview: int | None = None) -> DatasetReader:
     return _open_local(path, list_folder, options)
 
 
-def _open_local(path: Path, listing: Listing, options: dict[str, int]) -> DatasetReader:
-    """Nothing is opened, by GDAL itself neither, but this file, its overviews and mask band, and a mosaic's sources."""
-    driver = driver_of(path)
+def _open_local(path: Path, listing: Listing, options: dict[str, int], driver: str | None = None) -> DatasetReader:
+    """Nothing is opened, by GDAL itself neither, but this file, its overviews and mask band, and a mosaic's sources.
+
+    `driver` is that of its content, if it is known.
+    """
+    driver = driver or driver_of(path)
     if driver == "VRT":
         state = path.stat()
         _check_mosaic(path, state.st_mtime_ns, state.st_size)
@@ -153,14 +177,19 @@ def _check_mosaic(path: Path, _changed: int, _size: int) -> None:
 
 
 def _check_side_file(side: Path, of: Path, listing: Listing) -> None:
-    """Raises InputError if GDAL would open it otherwise than as a TIFF."""
-    try:
-        is_tiff = driver_of(side) == "GTiff"
-    except InputError:
-        is_tiff = False
-    if not is_tiff:
-        raise InputError(f"{of}: {side.name} beside it is no TIFF, as overviews and mask bands are; remove it")
-    _open_local(side, listing, {}).close()
+    """Raises InputError if GDAL would open it otherwise than as a TIFF, or a `.aux` otherwise than as Erdas Imagine."""
+    start = b""
+    with suppress(InputError):  # a folder, or empty
+        start = _start_of(side)
+    is_aux = side.suffix.lower() == ".aux"
+    if _hides_vrt(start) or (not is_aux and _driver_by_signature(start) != "GTiff"):
+        kind = "Erdas Imagine file" if is_aux else "TIFF"
+        raise InputError(f"{of}: {side.name} beside it is no {kind}, as GDAL's overviews and mask bands are; remove it")
+    if not is_aux:
+        _open_local(side, listing, {}, "GTiff").close()
+    elif start[: len(_ERDAS)].upper() == _ERDAS:  # others, such as LaTeX's, GDAL leaves alone
+        with suppress(RasterError):  # one that cannot be opened is not followed
+            _open_local(side, listing, {}, "HFA").close()
 
 
 def _open_remote(path: RemotePath, options: dict[str, int]) -> DatasetReader:

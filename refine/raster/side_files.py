@@ -1,53 +1,51 @@
-"""Which files beside a raster GDAL may open for it: overviews and mask bands that are TIFFs, and nothing else.
+"""Which files beside a raster GDAL may open for it: overviews and mask bands of their own kinds, and nothing else.
 
-GDAL opens `<file>.ovr` and `<file>.msk`, in any letter case, by whatever driver feels able to, and so it does with a
-file that metadata call the overviews, inside the raster or in `<file>.aux.xml`. A VRT there would read other files of
-the machine, or of a network.
+GDAL opens `<file>.ovr`, `<file>.msk`, `<stem>.aux` and `<file>.aux`, in any letter case, by whatever driver feels able
+to, and so it does with a file that metadata call the overviews, inside the raster or in `<file>.aux.xml`. A VRT there
+would read other files of the machine, or of a network.
 """
 
 from __future__ import annotations
 
 import os
-from bisect import bisect_left
 from collections.abc import Callable, Mapping
 from itertools import islice
 from pathlib import Path
 
 from refine.errors import InputError
 
-_SUFFIXES = (".ovr", ".msk")
 _NAME = "OVERVIEW_FILE"
 _BESIDE = ":::BASE:::"  # GDAL's word for the folder of the raster
 
 _LISTED = 4096  # GDAL lists folders of up to 1000 files; in others it tries both cases of the suffix alone
 
-Listing = Callable[[Path], list[tuple[str, str]]]
+Listing = Callable[[Path], Mapping[str, list[str]]]
 
 
-def list_folder(folder: Path) -> list[tuple[str, str]]:
-    """Its files' names in lower case, sorted, each with the name itself; none of a folder that GDAL does not list."""
+def list_folder(folder: Path) -> dict[str, list[str]]:
+    """Names of files by the same in lower case; none of a folder that GDAL does not list."""
     try:
         with os.scandir(folder) as entries:
             names = [entry.name for entry in islice(entries, _LISTED + 1)]
     except OSError:
-        return []
-    return sorted((name.lower(), name) for name in names) if len(names) <= _LISTED else []
+        return {}
+    found: dict[str, list[str]] = {}
+    for name in names if len(names) <= _LISTED else ():
+        found.setdefault(name.lower(), []).append(name)
+    return found
 
 
 def side_files(path: Path, listing: Listing = list_folder) -> list[Path]:
-    """Overviews and mask band beside a raster, theirs as well."""
-    begin = f"{path.name}.".lower()
+    """Overviews and mask band beside a raster."""
+    wanted = [f"{path.name}.ovr", f"{path.name}.msk"]
+    if path.suffix.lower() != ".aux":
+        wanted += [f"{path.name}.aux", f"{path.stem}.aux"] if path.suffix else [f"{path.name}.aux"]
     names = listing(path.parent)
-    found = []
-    for lower, name in names[bisect_left(names, (begin, "")) :]:
-        if not lower.startswith(begin):
-            break
-        if lower.endswith(_SUFFIXES):
-            found.append(path.with_name(name))
-    if not names:  # as GDAL does
-        tried = (path.with_name(path.name + end) for suffix in _SUFFIXES for end in (suffix, suffix.upper()))
-        found = [side for side in tried if side.exists()]
-    return found
+    if names:
+        return [path.with_name(name) for lower in wanted for name in names.get(lower.lower(), ())]
+    # As GDAL does.
+    tried = (path.with_name(name[:-3] + suffix) for name in wanted for suffix in (name[-3:], name[-3:].upper()))
+    return [side for side in tried if side.exists()]
 
 
 def check_overview_file(path: Path, metadata: Mapping[str, str], beside: list[Path]) -> None:
