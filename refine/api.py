@@ -189,6 +189,7 @@ def refine_raster(
                 folder.finish()  # its parts are of two pictures as well
                 raise
         folder.finish()
+        notes = (*notes, *sink.notes)
         if run.resumed:
             notes = (*notes, f"resumed: {run.resumed} of {run.parts} parts had been finished before")
         if not (run.run or run.resumed):

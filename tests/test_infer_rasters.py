@@ -48,6 +48,17 @@ def test_a_cog_holds_the_mask_of_the_plain_file(tmp_path: Path, pair: tuple[Path
     assert sorted(path.name for path in tmp_path.iterdir()) == ["cog.tif", "image.tif", "plain.tif", "rough.png"]
 
 
+def test_a_png_of_a_georeferenced_image_is_said_to_lose_its_place(
+    tmp_path: Path, pair: tuple[Path, Path], options: Settings
+) -> None:
+    notes = {
+        suffix: refine_raster(pair[0], tmp_path / f"out{suffix}", pair[1], settings=options).notes
+        for suffix in (".png", ".tif")
+    }
+    lost = [suffix for suffix, said in notes.items() if any("does not hold where the image lies" in n for n in said)]
+    assert lost == [".png"]
+
+
 def test_a_cog_that_failed_is_made_from_the_finished_parts(
     tmp_path: Path, pair: tuple[Path, Path], options: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
