@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from textwrap import indent
 from types import TracebackType
 from typing import Literal
 
 import click
 import numpy as np
-from pydantic import JsonValue
 from tqdm import tqdm
 
 from refine.allocation import collect_seldom, keep_freed_memory, wait_without_spinning
@@ -34,8 +31,9 @@ from refine.raster import (
     open_stored,
     read_header,
 )
+from refine.records import Records
 from refine.remote import check_local
-from refine.report import write_text
+from refine.report import Report
 from refine.run_folder import can_resume, check_left_over, forget, is_published
 from refine.settings import Settings
 
@@ -71,41 +69,19 @@ def refine_images(request: Request, *, name: str) -> int:
     collect_seldom()
     wait_without_spinning()
     found = {job: _found(job, request.settings) for job in jobs}
-    finished = {job for job in jobs if found[job] == "finished"}
     _check_places(request, jobs, previews, found)
     exit_code = 0
     loaded = LoadedNetworks() if len(jobs) > 1 else None
-    before = _read_records(request.report) if request.report is not None and request.settings.resume else {}
-    with _Records(request.report, jobs) as records:
-        for job in finished:  # before any of the others, which may be interrupted
-            about: dict[str, JsonValue] = {"image": str(job.image), "out": str(job.out)}
-            records.add(job, {**before.get(str(job.out), about), "finished": "before"})
+    with Records(request.report, jobs, goes_on=request.settings.resume) as records:
+        for job in jobs:
+            if found[job] == "finished":  # before any of the others, which may be interrupted
+                records.keep(job)
         for number, (job, preview) in enumerate(zip(jobs, previews, strict=True)):
-            if job in finished:
-                forget(job.out)
-                if preview is None or preview.exists():
-                    _say(f"{job.out}: finished before, left as it is; --overwrite would make it anew")
-                else:
-                    missing = f"finished before, but {preview} is not there; --overwrite makes both anew"
-                    _say(f"{name}: {job.out}: {missing}", err=True)
-                    exit_code = InputError.exit_code
+            if found[job] == "finished":
+                exit_code = max(exit_code, _leave(job, preview, name=name))
                 continue
-            settings = request.settings
-            if found[job] == "outdated":
-                settings = settings.model_copy(update={"overwrite": True})
-                if is_published(job.out):  # what is left beside it is of the run that made it
-                    forget(job.out)
             try:
-                with Bar(job.image.name) as bar:
-                    report = refine_raster(
-                        job.image,
-                        job.out,
-                        job.mask,
-                        settings=settings,
-                        preview=preview,
-                        progress=bar,
-                        loaded=loaded,
-                    )
+                report = _refine(job, preview, request.settings, loaded, is_outdated=found[job] == "outdated")
             except KeyboardInterrupt as error:
                 if how := _how_to_go_on(job, is_first=number == 0, overwrite=request.settings.overwrite):
                     error.args = (how,)
@@ -121,13 +97,36 @@ def refine_images(request: Request, *, name: str) -> int:
                 _say(f"{name}: {message}", err=True)
                 exit_code = RefineError.exit_code
                 continue
-            if found[job] == "outdated":
-                report = report.model_copy(update={"notes": (*report.notes, OUTDATED)})
             records.add(job, report.model_dump(mode="json"))
             _say(report.summary())
             for note in report.notes:
                 click.echo(f"  {note}")
     return exit_code
+
+
+def _leave(job: Job, preview: Path | None, *, name: str) -> int:
+    """Say that a result was finished before; the exit code, which minds a preview that is missing."""
+    forget(job.out)
+    if preview is None or preview.exists():
+        _say(f"{job.out}: finished before, left as it is; --overwrite would make it anew")
+        return 0
+    _say(f"{name}: {job.out}: finished before, but {preview} is not there; --overwrite makes both anew", err=True)
+    return InputError.exit_code
+
+
+def _refine(
+    job: Job, preview: Path | None, settings: Settings, loaded: LoadedNetworks | None, *, is_outdated: bool
+) -> Report:
+    """Refine one image under a bar; an outdated result is replaced."""
+    if is_outdated:
+        settings = settings.model_copy(update={"overwrite": True})
+        if is_published(job.out):  # what is left beside it is of the run that made it
+            forget(job.out)
+    with Bar(job.image.name) as bar:
+        report = refine_raster(
+            job.image, job.out, job.mask, settings=settings, preview=preview, progress=bar, loaded=loaded
+        )
+    return report.model_copy(update={"notes": (*report.notes, OUTDATED)}) if is_outdated else report
 
 
 def _how_to_go_on(job: Job, *, is_first: bool, overwrite: bool) -> str:
@@ -152,49 +151,6 @@ def _what_failed(error: Exception, image: Path) -> str:
 def _say(text: str, *, err: bool = False) -> None:
     """In one line, though names of files may have line breaks, and be no UTF-8."""
     click.echo(click.format_filename(" ".join(text.splitlines())), err=err)
-
-
-def _read_records(path: Path) -> dict[str, dict[str, JsonValue]]:
-    """What an earlier report says of each result; nothing if the file is no report."""
-    try:
-        content = json.loads(path.read_bytes())
-    except (OSError, ValueError):
-        return {}
-    records = content if isinstance(content, list) else [content]
-    return {str(record["out"]): record for record in records if isinstance(record, dict) and "out" in record}
-
-
-class _Records:
-    """What `--report` will say of each image, as text, of which a thousand images take little; nothing if nobody asked.
-
-    It is written when the `with` block is left, however that is.
-    """
-
-    def __init__(self, path: Path | None, jobs: Sequence[Job]) -> None:
-        self._path, self._jobs = path, jobs
-        self._texts: dict[Job, str] = {}
-
-    def add(self, job: Job, record: JsonValue) -> None:
-        if self._path is not None:
-            self._texts[job] = json.dumps(record, indent=2)
-
-    def __enter__(self) -> _Records:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._path is None or not self._texts:
-            return
-        with suppress(RasterError) if error is not None else nullcontext():  # what ended the run is to be told
-            write_text(self._path, self._text())
-
-    def _text(self) -> str:
-        texts = [self._texts[job] for job in self._jobs if job in self._texts]
-        if len(self._jobs) == 1:
-            return texts[0] + "\n"
-        inside = ",\n".join(indent(text, "  ") for text in texts)
-        return f"[\n{inside}\n]\n"
 
 
 def print_plans(request: Request, *, name: str) -> int:

@@ -67,7 +67,9 @@ def whole_rows(plan: Plan, rows: int) -> Plan:
     for step in finely(plan, rows).levels:
         first, last = step.window_rows
         count = len(step.grid.rows.origins)
-        steps.append(replace(step, window_rows=(first // rows * rows, min(-(-last // rows) * rows, count))))
+        window_rows = first // rows * rows, min(-(-last // rows) * rows, count)
+        kept = step.rows if step.is_last else (0, step.level.height)  # wider sweeps read more of the level before
+        steps.append(replace(step, window_rows=window_rows, rows=kept))
     return replace(plan, levels=tuple(steps))
 
 
