@@ -36,7 +36,7 @@ from refine.planning import cost_of, plan_for_array, plan_for_raster
 from refine.raster import (
     Header,
     check_apart,
-    check_bands,
+    check_layout,
     check_output,
     create_mask,
     foreground_from,
@@ -245,7 +245,7 @@ def plan_raster(
     """
     settings = settings or Settings()
     header = read_header(as_path(image), max_pixels=settings.max_pixels)
-    check_bands(settings.bands, header.bands, header.path)
+    check_layout(header.path, settings.bands)
     networks = choose_networks(settings, likely_device(settings), needs_coarse=mask is None)
     facts = _facts(header, None if mask is None else as_path(mask), networks, settings)
     return plan_for_raster(header, facts, networks, settings, of_several=of_several)

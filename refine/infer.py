@@ -33,11 +33,11 @@ from refine.raster import (
 )
 from refine.records import Records
 from refine.remote import check_local
-from refine.report import Report
 from refine.run_folder import can_resume, check_left_over, forget, is_published
 from refine.settings import Settings
 
-OUTDATED = "made anew: the image or its mask was newer than the result"
+SIDE_FILES = {".ovr", ".msk", ".aux"}
+"""Endings of what is made of an image after it, which makes no result outdated."""
 
 FORESEEN = (RefineError, OSError, MemoryError)
 """What is the user's to mend, or the machine's; anything else is a bug, whose traceback tells where."""
@@ -74,14 +74,23 @@ def refine_images(request: Request, *, name: str) -> int:
     loaded = LoadedNetworks() if len(jobs) > 1 else None
     with Records(request.report, jobs, goes_on=request.settings.resume) as records:
         for job in jobs:
-            if found[job] == "finished":  # before any of the others, which may be interrupted
+            if found[job] != "unfinished":  # before any of the others, which may be interrupted
                 records.keep(job)
         for number, (job, preview) in enumerate(zip(jobs, previews, strict=True)):
-            if found[job] == "finished":
-                exit_code = max(exit_code, _leave(job, preview, name=name))
+            if found[job] != "unfinished":
+                exit_code = max(exit_code, _leave(job, preview, name=name, is_outdated=found[job] == "outdated"))
                 continue
             try:
-                report = _refine(job, preview, request.settings, loaded, is_outdated=found[job] == "outdated")
+                with Bar(job.image.name) as bar:
+                    report = refine_raster(
+                        job.image,
+                        job.out,
+                        job.mask,
+                        settings=request.settings,
+                        preview=preview,
+                        progress=bar,
+                        loaded=loaded,
+                    )
             except KeyboardInterrupt as error:
                 if how := _how_to_go_on(job, is_first=number == 0, overwrite=request.settings.overwrite):
                     error.args = (how,)
@@ -104,29 +113,18 @@ def refine_images(request: Request, *, name: str) -> int:
     return exit_code
 
 
-def _leave(job: Job, preview: Path | None, *, name: str) -> int:
-    """Say that a result was finished before; the exit code, which minds a preview that is missing."""
+def _leave(job: Job, preview: Path | None, *, name: str, is_outdated: bool) -> int:
+    """Say that a result was finished before; the exit code, which minds one that is outdated or without its preview."""
     forget(job.out)
-    if preview is None or preview.exists():
+    if is_outdated:
+        problem = "but the image or its mask has changed since; --overwrite makes it anew"
+    elif preview is not None and not preview.exists():
+        problem = f"but {preview} is not there; --overwrite makes both anew"
+    else:
         _say(f"{job.out}: finished before, left as it is; --overwrite would make it anew")
         return 0
-    _say(f"{name}: {job.out}: finished before, but {preview} is not there; --overwrite makes both anew", err=True)
+    _say(f"{name}: {job.out}: finished before, {problem}", err=True)
     return InputError.exit_code
-
-
-def _refine(
-    job: Job, preview: Path | None, settings: Settings, loaded: LoadedNetworks | None, *, is_outdated: bool
-) -> Report:
-    """Refine one image under a bar; an outdated result is replaced."""
-    if is_outdated:
-        settings = settings.model_copy(update={"overwrite": True})
-        if is_published(job.out):  # what is left beside it is of the run that made it
-            forget(job.out)
-    with Bar(job.image.name) as bar:
-        report = refine_raster(
-            job.image, job.out, job.mask, settings=settings, preview=preview, progress=bar, loaded=loaded
-        )
-    return report.model_copy(update={"notes": (*report.notes, OUTDATED)}) if is_outdated else report
 
 
 def _how_to_go_on(job: Job, *, is_first: bool, overwrite: bool) -> str:
@@ -252,9 +250,11 @@ def _found(job: Job, settings: Settings) -> _Found:
             return "unfinished"
     except Exception:
         return "unfinished"  # it is said when the image's turn comes
-    if last_change((*header.files, *(() if job.mask is None else (job.mask,)))) > last_change((job.out,)):
-        return "outdated"
-    return "unfinished" if can_resume(job.out) and not is_published(job.out) else "finished"
+    if can_resume(job.out) and not is_published(job.out):
+        return "unfinished"
+    sources = [file for file in header.files if file.suffix.lower() not in SIDE_FILES]
+    is_outdated = last_change((*sources, *(() if job.mask is None else (job.mask,)))) > last_change((job.out,))
+    return "outdated" if is_outdated else "finished"
 
 
 def _is_binary(path: Path, max_pixels: int) -> bool:
@@ -305,15 +305,14 @@ def _check_files(
     overwrite, overviews, cog = request.settings.overwrite, request.settings.overviews, request.settings.cog
     taken = {real_path(path) for job in jobs for path in (job.image, job.mask, job.out) if path is not None}
     for job, preview in zip(jobs, previews, strict=True):
-        is_outdated = found[job] == "outdated"
-        is_there = not is_outdated and request.settings.resume and job.out.is_file()
-        if found[job] == "finished" or (is_there and len(jobs) > 1):
+        is_there = request.settings.resume and job.out.is_file()
+        if found[job] != "unfinished" or (is_there and len(jobs) > 1):
             continue  # what is not whole is said when the image's turn comes, so that it stops no other
-        check_output(job.out, job.image, overwrite=overwrite or is_outdated, overviews=overviews, cog=cog)
+        check_output(job.out, job.image, overwrite=overwrite, overviews=overviews, cog=cog)
         if not (overwrite or request.settings.resume):
             check_left_over(job.out)
         if preview is not None:
-            check_preview(preview, taken, overwrite=overwrite or is_outdated)
+            check_preview(preview, taken, overwrite=overwrite)
             taken.add(real_path(preview))
     if request.report is not None:
         # A resumed run's report replaces that of the run it goes on with.

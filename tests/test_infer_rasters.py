@@ -248,3 +248,10 @@ def test_a_report_names_the_checkpoint_that_was_used_whatever_becomes_of_its_fil
     settings = options.model_copy(update={"checkpoint": path})
     report = refine_raster(pair[0], tmp_path / "out.tif", pair[1], settings=settings, progress=Meddling(meddle[how]))
     assert report.network.sha256 == sha256(options.checkpoint)
+
+
+def test_a_plan_refuses_the_bands_that_a_run_refuses(tmp_path: Path, options: Settings) -> None:
+    path = write_tif(tmp_path / "inks.tif", np.zeros((40, 50, 4), np.uint16), photometric="cmyk")
+    for run in (plan_raster, partial(refine_raster, out=tmp_path / "out.tif")):
+        with pytest.raises(InputError, match="is CMYK of uint16"):
+            run(path, settings=options)

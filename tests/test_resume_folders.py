@@ -16,6 +16,7 @@ from rasters import write_tif
 from refine.api import Report, refine_raster
 from refine.cli import infer
 from refine.command import run
+from refine.raster import read_header
 from refine.run_folder import can_resume, folder_of
 from refine.settings import Settings
 
@@ -239,39 +240,26 @@ def test_an_old_output_beside_an_interrupted_run_is_not_taken_as_finished(
 
 
 @pytest.mark.parametrize("newer", ["images/b.tif", "masks/b.png"])
-def test_a_result_of_before_its_image_or_mask_changed_is_made_anew(command: Call, many: Path, newer: str) -> None:
-    previews = ("--preview", f"{many}/seen/")
-    assert command(many, *previews)[0] == 0
-    expected = {path.name: path.read_bytes() for path in (many / "results").iterdir()}
-    old = many / "results" / "b.tif"
-    write_tif(old, np.full((360, 480), 9, np.uint8))
-    before = (many / newer).stat().st_mtime_ns - 10**9
-    os.utime(old, ns=(before, before))
-    code, said, err = command(many, *previews, "--resume", "--report", many / "report.json")
-    assert (code, err) == (0, "")
-    assert said.count("finished before, left") == 2
-    assert said.count("  made anew: the image or its mask was newer than the result\n") == 1
-    assert {path.name: path.read_bytes() for path in (many / "results").iterdir()} == expected
-    _, record, _ = json.loads((many / "report.json").read_text())
-    assert record["notes"][-1].startswith("made anew")
-    assert command(many, *previews, "--resume")[1].count("finished before, left") == 3
-
-
-@pytest.mark.usefixtures("small_parts")
-def test_an_outdated_result_goes_on_after_an_interruption(command: Call, many: Path, options: Settings) -> None:
+def test_a_result_of_before_its_image_or_mask_changed_is_told_and_left(command: Call, many: Path, newer: str) -> None:
     assert command(many)[0] == 0
     old = many / "results" / "b.tif"
+    write_tif(old, np.full((360, 480), 9, np.uint8))
     truth = old.read_bytes()
-    replacing = with_option(options, overwrite=True)
-    with pytest.raises(KeyboardInterrupt):
-        refine_raster(
-            many / "images" / "b.tif", old, many / "masks" / "b.png", settings=replacing, progress=Interrupting(4)
-        )
-    os.utime(old, ns=(0, 0))
+    before = (many / newer).stat().st_mtime_ns - 10**9
+    os.utime(old, ns=(before, before))
     code, said, err = command(many, "--resume")
-    assert (code, err) == (0, "")
-    assert said.count("resumed: ") == said.count("made anew") == 1
+    assert (code, said.count("finished before, left")) == (2, 2)
+    told = "finished before, but the image or its mask has changed since; --overwrite makes it anew"
+    assert err == f"infer.py: {old}: {told}\n"
     assert old.read_bytes() == truth
+
+
+def test_overviews_that_were_made_later_make_no_result_outdated(command: Call, many: Path) -> None:
+    assert command(many)[0] == 0
+    overview = write_tif(many / "images" / "b.tif.ovr", np.zeros((180, 240, 3), np.uint8))
+    assert overview in read_header(many / "images" / "b.tif").files
+    code, said, _ = command(many, "--resume")
+    assert (code, said.count("finished before, left")) == (0, 3)
 
 
 def test_a_soft_result_is_not_finished_where_a_binary_one_is_wanted(command: Call, many: Path) -> None:

@@ -9,10 +9,9 @@ from refine.raster.finish import finished_bytes
 from refine.raster.gdal import DEFAULT_CACHE_BYTES, gdal_environment, open_dataset
 from refine.raster.georeference import Georeference
 from refine.raster.header import MAX_PIXELS, Header, default_output, read_header
-from refine.raster.layout import check_bands
 from refine.raster.output import check_apart, check_output, is_whole_mask
 from refine.raster.pixels import strip_rows
-from refine.raster.reader import LEVEL_BYTES, RasterImage, open_image, sweep_bytes
+from refine.raster.reader import LEVEL_BYTES, RasterImage, check_layout, open_image, sweep_bytes
 from refine.raster.stored import StoredRaster, open_stored
 from refine.raster.writer import MaskFile, create_mask, foreground_from
 
@@ -26,7 +25,7 @@ __all__ = [
     "RasterImage",
     "StoredRaster",
     "check_apart",
-    "check_bands",
+    "check_layout",
     "check_output",
     "create_mask",
     "default_output",

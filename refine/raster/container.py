@@ -14,7 +14,9 @@ from typing import BinaryIO
 
 _ORIENTATION_TAG = 274
 _SUBFILE_TYPE_TAG = 254  # its lowest bit: a smaller version of another picture of the file
-_DNG_VERSION_TAG = 50706
+_PHOTOMETRIC_TAG = 262
+_SUB_DIRECTORIES_TAG = 330  # of pictures that the first one is a smaller version of
+_SENSOR = {32803, 34892}  # photometric: a colour filter array, and a raw picture whose colours were told apart
 _CR2 = b"CR\2\0"  # after the header, where others may have anything
 _SHORT, _LONG = 3, 4
 _PNG_INTERLACE = 28  # place of the byte that is 1 where pixels come in seven passes
@@ -28,7 +30,7 @@ class Container:
     orientation: int = 1  # EXIF, 1..8; 1 is upright
     is_progressive: bool = False  # a JPEG whose decoder holds all coefficients
     is_interlaced: bool = False  # a PNG of which many rows are decoded at once
-    is_preview: bool = False  # of a TIFF's first picture: the real one follows, as in cameras' raw files
+    is_camera_raw: bool = False  # a TIFF whose first picture is a preview of the sensor's, or the sensor's
     is_cut: bool = False  # a PNG that ends before its end mark, a BMP with fewer rows than it declares
 
 
@@ -118,16 +120,18 @@ def _read_webp(file: BinaryIO) -> Container:
 
 def _read_tiff(file: BinaryIO) -> Container:
     file.seek(8)
-    is_preview = file.read(4) == _CR2
+    is_raw = file.read(4) == _CR2
+    is_smaller = has_others = False
     orientation = 1
     for tag, kind, value, order in _tiff_tags(file, 0):
         if tag == _ORIENTATION_TAG:
             orientation = _orientation(kind, value, order)
-        elif tag == _SUBFILE_TYPE_TAG and kind in (_SHORT, _LONG):
-            (kinds,) = struct.unpack(order + ("H" if kind == _SHORT else "I"), value[: 2 if kind == _SHORT else 4])
-            is_preview |= bool(kinds & 1)
-        is_preview |= tag == _DNG_VERSION_TAG
-    return Container(orientation, is_preview=is_preview)
+        elif tag in (_SUBFILE_TYPE_TAG, _PHOTOMETRIC_TAG) and kind in (_SHORT, _LONG):
+            (number,) = struct.unpack(order + ("H" if kind == _SHORT else "I"), value[: 2 if kind == _SHORT else 4])
+            is_smaller |= tag == _SUBFILE_TYPE_TAG and bool(number & 1)
+            is_raw |= tag == _PHOTOMETRIC_TAG and number in _SENSOR
+        has_others |= tag == _SUB_DIRECTORIES_TAG
+    return Container(orientation, is_camera_raw=is_raw or (is_smaller and has_others))
 
 
 def _tiff_orientation(file: BinaryIO, base: int) -> int:

@@ -173,23 +173,28 @@ def _opened(path: Path, name: str | Path, driver: str, beside: list[Path], optio
 def _check_mosaic(path: Path, _changed: int, _size: int) -> None:
     """Once for a file as it is: all sources are opened."""
     listing = cache(list_folder)
-    check_vrt(path, driver_of, lambda source: _open_local(source, listing, {}).close())
+
+    def check_source(source: Path) -> None:
+        with suppress(RasterError):  # one that cannot be opened is not followed
+            _open_local(source, listing, {}).close()
+
+    check_vrt(path, driver_of, check_source)
 
 
 def _check_side_file(side: Path, of: Path, listing: Listing) -> None:
     """Raises InputError if GDAL would open it otherwise than as a TIFF, or a `.aux` otherwise than as Erdas Imagine."""
     start = b""
-    with suppress(InputError):  # a folder, or empty
+    with suppress(InputError):
         start = _start_of(side)
+    if not start:  # a folder, or empty
+        return
     is_aux = side.suffix.lower() == ".aux"
     if _hides_vrt(start) or (not is_aux and _driver_by_signature(start) != "GTiff"):
         kind = "Erdas Imagine file" if is_aux else "TIFF"
         raise InputError(f"{of}: {side.name} beside it is no {kind}, as GDAL's overviews and mask bands are; remove it")
-    if not is_aux:
-        _open_local(side, listing, {}, "GTiff").close()
-    elif start[: len(_ERDAS)].upper() == _ERDAS:  # others, such as LaTeX's, GDAL leaves alone
+    if not is_aux or start[: len(_ERDAS)].upper() == _ERDAS:  # others, such as LaTeX's, GDAL leaves alone
         with suppress(RasterError):  # one that cannot be opened is not followed
-            _open_local(side, listing, {}, "HFA").close()
+            _open_local(side, listing, {}, "HFA" if is_aux else "GTiff").close()
 
 
 def _open_remote(path: RemotePath, options: dict[str, int]) -> DatasetReader:

@@ -14,7 +14,7 @@ from refine.errors import InputError, RasterError
 from refine.raster.container import Container, read_container
 from refine.raster.gdal import driver_of, open_dataset, translated, without_georeference_warning
 from refine.raster.georeference import Georeference, read_georeference
-from refine.raster.layout import alpha_tells_valid, is_colour_nodata
+from refine.raster.layout import is_colour_nodata
 from refine.raster.orientation import is_swapped, upright_size
 from refine.remote import RemotePath
 
@@ -54,7 +54,7 @@ class Header:
     is_georeferenced: bool
     orientation: int = 1  # EXIF, applied where it is not 1
     notes: tuple[str, ...] = ()  # what was decided for the user, one line each
-    has_invalid: bool = False  # nodata, NaN, or a mask band or alpha of an orthophoto may occur
+    has_invalid: bool = False  # nodata, NaN, or a mask band may occur
     nodata: tuple[float | None, ...] = ()  # of each band
     decoder_bytes: int = 0  # what the decoder holds beside the block cache
     georeference: Georeference = field(default_factory=Georeference)
@@ -85,9 +85,8 @@ def header_of(dataset: DatasetReader, path: Path, max_pixels: int) -> Header:
     container = Container() if is_remote else read_container(path, dataset.driver)
     if container.is_cut:
         raise RasterError(f"{path}: the file is cut short: it ends before its picture does; get it again")
-    if container.is_preview:
-        what = "its first picture is a preview of another, as in a camera's raw file"
-        raise InputError(f"{path}: {what}; develop it to TIFF or JPEG first")
+    if container.is_camera_raw:
+        raise InputError(f"{path}: is a camera's raw file; develop it to TIFF or JPEG first")
     georeference = read_georeference(dataset)
     orientation, notes = _orientation(container, georeference)
     if len(dataset.subdatasets) > 1:
@@ -171,7 +170,7 @@ def _kept_tags(dataset: DatasetReader) -> dict[str, str]:
 def _has_invalid(dataset: DatasetReader) -> bool:
     """Whether some pixel may be invalid; alpha of a photograph does not count, it is a mask of another kind."""
     flags = {flag.name for band in dataset.mask_flag_enums for flag in band}
-    is_masked = "per_dataset" in flags and ("alpha" not in flags or alpha_tells_valid(dataset))
+    is_masked = "per_dataset" in flags and "alpha" not in flags
     return is_masked or "nodata" in flags or str(dataset.dtypes[0]).startswith("float")
 
 

@@ -12,7 +12,6 @@ from rasterio.enums import ColorInterp
 from rasterio.io import DatasetReader
 
 from refine.errors import InputError
-from refine.raster.georeference import read_georeference
 
 _FIRST_THREE = "has {} bands; bands 1, 2 and 3 are used as red, green and blue, choose others with --bands"
 
@@ -25,7 +24,7 @@ class Layout:
     palette: NDArray[np.uint8] | None  # (entries, 4) RGBA of each index, or None
     largest: int | None  # of values with fewer than 8 bits, such as 1 for one bit; else None
     nodata: tuple[float | None, ...]  # of each of `bands`
-    has_mask_band: bool  # or alpha, or a colour, that counts as one
+    has_mask_band: bool  # or a colour that counts as one
     is_inverted: bool = False  # the lowest value is white
 
 
@@ -38,10 +37,7 @@ def read_layout(dataset: DatasetReader, path: Path, bands: tuple[int, ...] | Non
     check_bands(bands, dataset.count, path)
     if bands is None and dataset.colorinterp[0] == ColorInterp.cyan:  # of 8 bit GDAL says red
         raise InputError(f"{path}: is CMYK of {dataset.dtypes[0]}; convert it to RGB, or choose bands with --bands")
-    alpha_tells = alpha_tells_valid(dataset) and dataset.count not in (bands or ())
     bands, notes = _default_bands(dataset) if bands is None else (bands, ())
-    if alpha_tells:
-        notes = ("where alpha is 0 there is no image; else it is ignored",)
     check_types(dataset, bands, path, "choose bands of one type with --bands")
     palette = read_palette(dataset) if len(bands) == 1 else None
     flags = {flag.name for flag in dataset.mask_flag_enums[bands[0] - 1]}
@@ -54,7 +50,7 @@ def read_layout(dataset: DatasetReader, path: Path, bands: tuple[int, ...] | Non
             palette=palette,
             largest=None if palette is not None else largest_of_few_bits(dataset, bands[0]),
             nodata=tuple(dataset.nodatavals[band - 1] for band in bands),
-            has_mask_band="per_dataset" in flags and (alpha_tells or "alpha" not in flags),
+            has_mask_band="per_dataset" in flags and "alpha" not in flags,
             is_inverted=is_inverted,
         ),
         notes,
@@ -102,12 +98,6 @@ def is_colour_nodata(dataset: DatasetReader) -> bool:
     """Whether a colour is nodata (NODATA_VALUES), of which GDAL makes a mask band."""
     flags = {flag.name for flag in dataset.mask_flag_enums[0]}
     return flags >= {"per_dataset", "nodata"}
-
-
-def alpha_tells_valid(dataset: DatasetReader) -> bool:
-    """Whether alpha 0 marks what is no image: so it does in orthophotos, where in a photograph it is a cut-out."""
-    is_alpha = any(flag.name == "alpha" for flag in dataset.mask_flag_enums[0])
-    return is_alpha and not read_georeference(dataset).is_empty
 
 
 def valid_pixels(layout: Layout, values: NDArray[Any]) -> NDArray[np.bool_] | None:

@@ -36,6 +36,12 @@ LEVEL_BYTES = 64 << 20
 """Levels of an image stay in memory while they take less than this together."""
 
 
+def check_layout(path: Path, bands: tuple[int, ...] | None) -> None:
+    """Raises InputError for bands that `open_image` would refuse, from the header alone."""
+    with translated(path, "cannot be read"), without_georeference_warning(), open_dataset(path) as dataset:
+        read_layout(dataset, path, bands)
+
+
 def open_image(
     path: Path,
     *,

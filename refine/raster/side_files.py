@@ -52,9 +52,16 @@ def check_overview_file(path: Path, metadata: Mapping[str, str], beside: list[Pa
     """Raises InputError if `metadata`, of GDAL's domain OVERVIEWS, name a file that is not among those `beside`."""
     known = {f"{_BESIDE}{side.name}" for side in beside}
     for name, value in metadata.items():
+        is_known = value in known or _is_gone(path, value)
         # GDAL reads "OVERVIEW_FILE:..." as name and value as well.
-        if name.upper().startswith(_NAME) and (len(name) > len(_NAME) or value not in known):
+        if name.upper().startswith(_NAME) and (len(name) > len(_NAME) or not is_known):
             raise InputError(
                 f"{path}: its metadata (there, or in {path.name}.aux.xml) say that its overviews are {value!r}; "
                 f"refine reads those in the file itself or in {path.name}.ovr"
             )
+
+
+def _is_gone(path: Path, value: str) -> bool:
+    """Whether it is a file that was once beside the raster, such as one that has been renamed."""
+    name = value.removeprefix(_BESIDE)
+    return value.startswith(_BESIDE) and Path(name).name == name and not path.with_name(name).exists()

@@ -34,9 +34,10 @@ def check_vrt(path: Path, driver_of: Callable[[Path], str], check_source: Callab
         root = ElementTree.fromstring(text)
     except (UnicodeDecodeError, ElementTree.ParseError) as error:
         raise InputError(f"{path}: not a VRT: {error}") from error
-    # GDAL's parser cuts a name at a comment, where this one joins its parts.
-    if "<!" in text or "<?" in text[1:]:
-        raise InputError(f"{path}: a VRT with entities or comments is refused")
+    # GDAL's parser cuts a name at a comment, where this one joins its parts; before the root there are no names.
+    head, _, body = text.partition("<VRTDataset")
+    if "<!" in (body or head) or "<!doctype" in head.lower() or "<?" in (body or head[1:]):
+        raise InputError(f"{path}: a VRT with entities, or with comments among its parts, is refused")
     if _lower(root.tag) != "vrtdataset":
         raise InputError(f"{path}: not a VRT: its root is <{root.tag}>")
     sources = set()
