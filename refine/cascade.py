@@ -69,6 +69,9 @@ FREE, FURTHEST = 2.0, 3.0
 """In reaches, where one is held to: corrections are whole up to about FREE from what is not certain, and none beyond
 FURTHEST."""
 
+INSIDE_FREE, INSIDE_FURTHEST = 1.0, 1.5
+"""The same of what is taken from inside of a network's first mask."""
+
 NETWORK_PIXELS = 4.0
 """A network's mask is wrong by this many of its pixels: on validation images masks of U2-NetP and MOS_L_lite came out
 better when told 4 than 2, and no better when told 6."""

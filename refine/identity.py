@@ -28,6 +28,7 @@ def plan_identity(plan: Plan) -> dict[str, str]:
         "the image's size": f"{plan.width} x {plan.height}",
         "--reach": repr(plan.reach),
         "whether the reach is kept to": str(plan.holds_reach),
+        "whether the inside of the first mask stays": str(plan.keeps_inside),
         "the agreement with the mask": repr((plan.agreement, plan.agreement_block)),
         "--tile": str(plan.tile),
         "--overlap": str(plan.overlap),

@@ -1,6 +1,8 @@
-"""Holds a refined mask to what the user said of the first one: with --reach N nothing changes beyond three times N.
+"""Holds a refined mask to what is known of the first one.
 
-Of reaches that one level of the cascade holds, that is: below 9 px. Counted from where the mask is not certain.
+Of what a coarse network of the run itself is certain is foreground, nothing is taken away far inside: `Inside`. What
+the user said of a mask holds on both sides: with --reach N nothing changes beyond three times N, of reaches that one
+level of the cascade holds, that is: below 9 px. Counted from where the mask is not certain: `Limit`.
 
 A network sees a whole window, and now and then changes what lies deep inside it: a hole in a cup, a shadow. Where the
 reach follows from the mask's size, that is often right, since such a mask may be worse than it looks. Where the user
@@ -11,13 +13,17 @@ for the better 0.2, 0.4 and 0.7 thousand times; mBA is the same to 0.01 without 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
-from refine.cascade import FREE, FURTHEST
+from refine.cascade import FREE, FURTHEST, INSIDE_FREE, INSIDE_FURTHEST
 from refine.distance import ample_distance
 from refine.geometry import Mask
+
+Hold = Callable[[Mask, Mask], Mask]
+"""A window's correction and its coarse mask, (T, T) both, to what may be applied of it."""
 
 
 @dataclass(frozen=True)
@@ -41,3 +47,28 @@ class Limit:
         share = (np.float32(FURTHEST) - away / np.float32(self.reach)) / np.float32(FURTHEST - FREE)
         held: Mask = correction * np.clip(share, 0, 1)
         return held
+
+
+@dataclass(frozen=True)
+class Inside:
+    """Of one level: how far its mask may be wrong, in its pixels, and above which value it is certain of foreground.
+
+    A window holds part of a thing, and a texture that the network takes for many thin things (drawn fur, say) it takes
+    apart. On 35 validation images the mean of two networks' masks refines to the same with this as without (75.77 mBA,
+    87.43 IoU), and U2-NetP's to 0.1 more IoU; what is added to a mask, and so what lies outside, is free.
+    """
+
+    reach: float
+    high: float
+
+    def __call__(self, correction: Mask, coarse: Mask) -> Mask:
+        """The correction (T, T) of a window, less the deeper inside certain foreground of `coarse` it takes away."""
+        certain = coarse > self.high
+        if certain.all():
+            return np.maximum(correction, 0)
+        if not certain.any():
+            return correction
+        away = ample_distance(certain.view(np.uint8)) / np.float32(self.reach)
+        share = np.clip((np.float32(INSIDE_FURTHEST) - away) / np.float32(INSIDE_FURTHEST - INSIDE_FREE), 0, 1)
+        kept: Mask = np.where(correction < 0, correction * share, correction)
+        return kept

@@ -76,6 +76,7 @@ class Plan:
     agreement: float = 0.0  # 0..1, how far the result, averaged over the first mask's pixels, is to be that mask
     agreement_block: int = 1  # over blocks of so many of its pixels along a side
     holds_reach: bool = False  # nothing changes far beyond the reach
+    keeps_inside: bool = False  # nothing is taken from far inside the first mask
 
     @property
     def planned_peak(self) -> int:
@@ -215,6 +216,7 @@ def make_plan(
         agreement=agreement,
         agreement_block=1 if is_smaller(*sizes) else TRUSTED_BLOCK,
         holds_reach=is_given and len(steps) == 1 and reach * HELD_BY_OVERLAP <= overlap,
+        keeps_inside=mask_is_network_output,
     )
 
 

@@ -10,7 +10,7 @@ from refine.agree import Agreement
 from refine.errors import DeviceMemoryError
 from refine.flips import turned, turned_back
 from refine.geometry import RGB, BoolArray, Mask
-from refine.limit import Limit
+from refine.limit import Hold
 from refine.sources import Refiner
 from refine.stream import Batch, Corrections
 
@@ -41,7 +41,7 @@ class Calls:
 
 
 def run_batches(
-    batches: Iterable[Batch], calls: Calls, reach: float, agreement: Agreement, passes: int, limit: Limit | None
+    batches: Iterable[Batch], calls: Calls, reach: float, agreement: Agreement, passes: int, limit: Hold | None
 ) -> Iterator[Corrections]:
     """The correction of every window, in agreement and within the limit; what fills up a batch is dropped."""
     for batch in batches:

@@ -21,9 +21,9 @@ from refine.agree import Agreement
 from refine.blend import Strip, blend_rows
 from refine.cascade import LevelPlan
 from refine.clock import Clock
-from refine.geometry import BoolArray
+from refine.geometry import BoolArray, Level
 from refine.handover import LevelCoarse
-from refine.limit import Limit
+from refine.limit import Hold, Inside, Limit
 from refine.plan import Plan
 from refine.read import read_ahead, read_batches
 from refine.run import Calls, run_batches
@@ -126,8 +126,7 @@ class Sweep:
         batches = clock.times("read", read_batches(selected, image, agreement, step, plan))
         with clock.running(), closing(read_ahead(batches, plan.look_ahead)) as ahead:
             ready = clock.times("wait", ahead)
-            limit = Limit(step.level.reach, plan.low, plan.high) if plan.holds_reach else None
-            refined = run_batches(ready, calls, step.level.reach, agreement, passes, limit)
+            refined = run_batches(ready, calls, step.level.reach, agreement, passes, limit_of(plan, step.level))
             results = clock.times("network", refined)
             final = clock.times("blend", blend_rows(self._counted(results, step), self._strip))
             for number, part in enumerate(parts, start=self._finished):
@@ -195,3 +194,10 @@ class Sweep:
             blend=spent["blend"] - spent["network"],
             write=spent["all"] - spent["blend"],
         )
+
+
+def limit_of(plan: Plan, level: Level) -> Hold | None:
+    """What holds the corrections of a level's windows, given its coarse mask."""
+    if plan.holds_reach:
+        return Limit(level.reach, plan.low, plan.high)
+    return Inside(level.reach, plan.high) if plan.keeps_inside else None

@@ -11,11 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import Unchanging
 
-from refine.cascade import FREE, FURTHEST, agreement_of
+from refine.cascade import FREE, FURTHEST, INSIDE_FREE, INSIDE_FURTHEST, agreement_of
 from refine.engine import refine_mask
 from refine.geometry import RGB, BoolArray, Mask
 from refine.identity import plan_identity
-from refine.limit import Limit
+from refine.limit import Inside, Limit
 from refine.plan import Plan, make_plan
 from refine.plan_table import plan_table
 from refine.sources import ArrayImage, ArrayMask, ArraySink
@@ -125,3 +125,31 @@ def test_a_reach_that_is_given_is_another_run_than_the_same_one_found() -> None:
     assert {name for name, value in plan_identity(given_).items() if plan_identity(found)[name] != value} == {
         "whether the reach is kept to"
     }
+
+
+@given(seed=st.integers(0, 2**16), reach=st.floats(1, 20))
+def test_nothing_is_taken_from_far_inside_and_all_else_is_free(seed: int, reach: float) -> None:
+    rng = np.random.default_rng(seed)
+    noise = cv2.GaussianBlur(rng.normal(size=(64, 64)).astype(np.float32), (0, 0), 6)
+    coarse = (noise > np.quantile(noise, rng.uniform(0, 0.9))).astype(np.float32)
+    correction = rng.uniform(-1, 1, (64, 64)).astype(np.float32)
+    held = Inside(reach, 0.95)(correction, coarse)
+    inside = np.where(coarse > 0, away_from_outline(coarse) / reach, 0)
+    free = (correction >= 0) | (inside <= 0.96 * INSIDE_FREE)
+    np.testing.assert_array_equal(held[free], correction[free])
+    assert (held[inside > INSIDE_FURTHEST] >= 0).all()
+    assert (np.abs(held) <= np.abs(correction)).all()
+
+
+@pytest.mark.parametrize("is_network_output", [True, False])
+def test_only_the_runs_own_first_mask_is_kept_inside(is_network_output: bool) -> None:
+    small = cv2.resize(square(), (60, 60), interpolation=cv2.INTER_AREA)
+    plan = make_plan(
+        SIDE, SIDE, mask_height=60, mask_width=60, mask_is_network_output=is_network_output, is_hard=False, tile=64,
+        overlap=16, reach=6.0, minimum_tile=32,
+    )  # fmt: skip
+    assert plan.keeps_inside == is_network_output
+    sink = ArraySink(SIDE, SIDE)
+    refine_mask(ArrayImage(np.zeros((SIDE, SIDE, 3), np.uint8)), ArrayMask(small), Opposite(), plan, sink)
+    assert len(plan.levels) == 1  # this refiner would undo at the next what it did at the first
+    assert bool((sink.rows[120:125, 120:180] == 255).all()) == is_network_output
