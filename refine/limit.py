@@ -55,7 +55,8 @@ class Inside:
 
     A window holds part of a thing, and a texture that the network takes for many thin things (drawn fur, say) it takes
     apart. On 35 validation images the mean of two networks' masks refines to the same with this as without (75.77 mBA,
-    87.43 IoU), and U2-NetP's to 0.1 more IoU; what is added to a mask, and so what lies outside, is free.
+    87.43 IoU), where certainty from 0.9 or 0.8 on would cost 0.01 and 0.17 mBA. What is added to a mask, and so what
+    lies outside, is free.
     """
 
     reach: float
