@@ -7,8 +7,8 @@ row, uncompressed, so that its size is a product of numbers and a read needs nei
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Protocol
 
 import numpy as np
@@ -98,27 +98,16 @@ class FileStore:
         self.write_window(Window(row, 0, len(rows), self._width), rows)
 
     def write_window(self, window: Window, pixels: Pixels) -> None:
-        pixels = np.ascontiguousarray(pixels, self._dtype)
-        pieces: list[Pixels] = [pixels] if window.width == self._width else list(pixels)
         try:
-            for index, piece in enumerate(pieces):
-                self._file.seek(self._offset(window.row + index, window.col))
-                view = piece.data.cast("B")
-                while view.nbytes:
-                    view = view[self._file.write(view) :]
+            self._move(window, np.ascontiguousarray(pixels, self._dtype), self._file.write)
         except OSError as error:
             raise self._error("a temporary file cannot be written", error) from error
 
     def read(self, window: Window) -> Pixels:
         depth = () if self._channels is None else (self._channels,)
         pixels: Pixels = np.empty((window.height, window.width, *depth), self._dtype)
-        pieces: list[Pixels] = [pixels] if window.width == self._width else list(pixels)
         try:
-            for index, piece in enumerate(pieces):
-                self._file.seek(self._offset(window.row + index, window.col))
-                view = piece.data.cast("B")
-                while view.nbytes:
-                    view = view[self._read_into(view) :]
+            self._move(window, pixels, self._read_into)
         except OSError as error:
             raise self._error("a temporary file cannot be read", error) from error
         return pixels
@@ -126,16 +115,14 @@ class FileStore:
     def close(self) -> None:
         self._file.close()
 
-    def __enter__(self) -> FileStore:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def _offset(self, row: int, col: int) -> int:
-        return (row * self._width + col) * self._pixel_bytes
+    def _move(self, window: Window, pixels: Pixels, move: Callable[[memoryview], int]) -> None:
+        """Whole rows at once, those of a narrower window one by one; `move` says how many bytes it took."""
+        pieces: list[Pixels] = [pixels] if window.width == self._width else list(pixels)
+        for index, piece in enumerate(pieces):
+            self._file.seek(((window.row + index) * self._width + window.col) * self._pixel_bytes)
+            view = piece.data.cast("B")
+            while view.nbytes:
+                view = view[move(view) :]
 
     def _read_into(self, view: memoryview) -> int:
         count = self._file.readinto(view)

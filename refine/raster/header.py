@@ -168,7 +168,7 @@ def _kept_tags(dataset: DatasetReader) -> dict[str, str]:
 
 
 def _has_invalid(dataset: DatasetReader) -> bool:
-    """Whether some pixel may be invalid; alpha of a photograph does not count, it is a mask of another kind."""
+    """Whether some pixel may be invalid; alpha does not count, it is a mask of another kind."""
     flags = {flag.name for band in dataset.mask_flag_enums for flag in band}
     is_masked = "per_dataset" in flags and "alpha" not in flags
     return is_masked or "nodata" in flags or str(dataset.dtypes[0]).startswith("float")
